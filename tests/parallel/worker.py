@@ -1,0 +1,83 @@
+"""Runs under torchrun or alone: does one thing with real pieces and writes what came out, on rank 0.
+
+    python worker.py gradients|scores OUT [override ...]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from xlmrxl_train import load_config
+from xlmrxl_train.config import Config
+from xlmrxl_train.parallel import StepResult
+from xlmrxl_train.session import Session
+from xlmrxl_train.track.console import Console
+from xlmrxl_train.training.batches import StepBatches
+from xlmrxl_train.training.checkpoint import Checkpointer
+from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.trainer import Trainer
+
+
+def trainer_of(session: Session, config: Config) -> Trainer:
+    strategy = session.strategy()
+    batches = StepBatches(
+        corpus=session.corpus("train", session.train_languages),
+        task=session.task,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        token_budget=config.train.tokens_per_micro_batch,
+        rank=session.world.rank,
+        world_size=session.world.size,
+    )
+    return Trainer(
+        config=config,
+        strategy=strategy,
+        batches=batches,
+        checkpointer=Checkpointer(Path(config.run.dir) / "checkpoints", keep=1),
+        console=Console(enabled=False),
+        metrics=None,
+        validate=lambda state: None,
+        state=TrainState(),
+        stop_requested=lambda: False,
+    )
+
+
+def gradients(session: Session, config: Config, out: str) -> None:
+    """Save the gradients of the epoch's last step, which is an incomplete batch."""
+    trainer = trainer_of(session, config)
+    kept: dict[str, torch.Tensor] = {}
+
+    def capture(lr: float) -> StepResult:
+        for name, parameter in trainer.strategy.model.named_parameters():
+            assert parameter.grad is not None, f"{name} has no gradient"
+            kept[name] = parameter.grad.clone()
+        return StepResult(grad_norm=0.0, skipped=False)
+
+    trainer.strategy.step = capture  # type: ignore[method-assign]
+    step = trainer.batches.steps_per_epoch - 1
+    micro_batches = trainer.batches.of_step(step)
+    trainer._step(step, micro_batches, 1e-3)
+    if session.world.is_first:
+        torch.save({"gradients": kept, "micro_batches": len(micro_batches)}, out)
+
+
+def scores(session: Session, config: Config, out: str) -> None:
+    """Save the scores of the test split, to the last digit."""
+    evaluator = session.evaluator(session.strategy())
+    result = evaluator.evaluate(session.corpus("test", session.evaluate_languages), intervals=True)
+    if session.world.is_first:
+        torch.save({code: (score.values, score.n, score.intervals) for code, score in result.items()}, out)
+
+
+def main() -> None:
+    what, out, *overrides = sys.argv[1:]
+    config = load_config(overrides)
+    session = Session.open(config)
+    {"gradients": gradients, "scores": scores}[what](session, config, out)
+    session.world.barrier()
+    session.world.close()
+
+
+if __name__ == "__main__":
+    main()

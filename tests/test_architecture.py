@@ -1,0 +1,114 @@
+"""Who may import whom. ruff's banned-api rule says it in the editor; this reads the imports themselves."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "xlmrxl_train"
+
+# A folder or module of the package -> the others that it may import.
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "hub": {"errors"},
+    "model": {"errors", "hub"},
+    "data": {"config", "errors", "hub"},
+    "metrics": {"errors"},
+    "parallel": {"config", "errors"},
+    "tasks": {"config", "data", "errors", "metrics", "model"},
+    "track": {"config", "errors"},
+    "training": {"config", "data", "errors", "parallel", "tasks", "track"},
+    "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track"},
+    "cli": {"config", "errors", "run", "__init__"},
+}
+COMPOSITION_ROOT = {"run", "session", "__init__", "__main__"}  # these know everybody
+
+# A library -> the files (or folders) of the package that may import it.
+KNOWN_BY = {
+    "hydra": ["cli/"],
+    "omegaconf": ["cli/"],
+    "accelerate": ["parallel/ddp.py", "track/", "inference/"],
+    "deepspeed": ["parallel/"],
+    "torch.distributed": ["parallel/", "training/checkpoint.py"],
+    "wandb": ["track/"],
+    "transformers": [],
+    "rich": ["track/", "cli/"],
+    "datasets": ["data/", "metrics/modules/"],  # its Features describe an evaluate.Metric
+    "evaluate": ["metrics/"],
+    "huggingface_hub": ["hub.py", "data/"],
+    "safetensors": ["model/", "parallel/", "training/"],
+    "tokenizers": ["data/"],
+}
+WITHOUT_TORCH = ["config.py", "errors.py", "cli/", "metrics/", "data/languages.py", "__init__.py", "__main__.py"]
+
+
+def imports(path: Path) -> set[str]:
+    """Return the full names that a file imports; those for type checkers only are left out."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{path}: import by full name"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def matches(module: str, library: str) -> bool:
+    return module == library or module.startswith(f"{library}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_layers(path: Path) -> None:
+    own = name(path).split("/")[0].removesuffix(".py")
+    if own in COMPOSITION_ROOT:
+        return
+    assert own in MAY_IMPORT, f"{own} is new: say in MAY_IMPORT what it may import"
+    ours = {module.split(".")[1] for module in imports(path) if matches(module, "xlmrxl_train") and "." in module}
+    ours = {"__init__" if module == "__version__" else module for module in ours}
+    assert ours - {own} <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_libraries(path: Path) -> None:
+    here = name(path)
+    wrong = {
+        module
+        for module in imports(path)
+        for library, places in KNOWN_BY.items()
+        if matches(module, library) and not any(here == place or here.startswith(place) for place in places)
+    }
+    assert not wrong, f"{here} imports {wrong}; see KNOWN_BY"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_torch_where_it_would_make_help_slow(path: Path) -> None:
+    here = name(path)
+    if any(here == place or (place.endswith("/") and here.startswith(place)) for place in WITHOUT_TORCH):
+        assert not {module for module in imports(path) if matches(module, "torch")}
+
+
+def test_no_file_is_a_drawer() -> None:
+    """No utils.py, no common.py; a file over 400 lines wants a reason, given here."""
+    long_with_reason = {
+        "config.py": "every key of a run in one place",
+    }
+    lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert not [path for path in lines if Path(path).stem in ("utils", "common", "helpers", "misc")]
+    assert {path for path, count in lines.items() if count > 400} <= set(long_with_reason)

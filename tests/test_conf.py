@@ -1,0 +1,135 @@
+"""Every YAML file of conf/ and recipes/ composes; every key says what it is; every recipe has its card."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xlmrxl_train.cli.compose import load_config, load_run_config
+from xlmrxl_train.cli.typed import keys_of
+from xlmrxl_train.config import CHOICES, VARIANTS, Config, from_dict, leaves, to_dict
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = sorted((REPOSITORY / "conf").glob("*/**/*.yaml"))
+RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
+CARD = ("source:", "published:", "ours:", "machine:", "command:")
+
+
+def choice(path: Path) -> str:
+    group, _, option = path.relative_to(REPOSITORY / "conf").with_suffix("").as_posix().partition("/")
+    return f"{group}={option}"
+
+
+def recipe(path: Path) -> str:
+    return path.relative_to(REPOSITORY / "recipes").with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=recipe)
+def test_recipe_composes(path: Path) -> None:
+    config = load_config([f"recipe={recipe(path)}"])
+    assert config.run.recipe == recipe(path)
+    assert config.run.dir == f"runs/{recipe(path)}/seed-1"
+
+
+@pytest.mark.parametrize("path", CONF, ids=choice)
+def test_choice_composes(path: Path) -> None:
+    overrides = {"recipe": "demo", "data.source": "auto"}
+    group, _, option = choice(path).partition("=")
+    overrides[group] = option
+    if group == "dataset":
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        overrides |= {"task": values["kind"], "train.languages": "[all]"}
+    if group == "task":
+        overrides["dataset"] = {"masked_language_modelling": "sample_parallel"}.get(option, "sample_nli")
+        overrides["train.languages"] = "[all]"
+    config = load_config([f"{key}={value}" for key, value in overrides.items()])
+    section = getattr(config, group)
+    if group in VARIANTS:
+        assert type(section) is VARIANTS[group][option]
+    for key, value in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).items():
+        if isinstance(value, str | int) and not (group == "model" and key == "path"):
+            assert getattr(section, key) == value
+
+
+@pytest.mark.parametrize("path", CONF, ids=choice)
+def test_choice_has_a_title(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ") and len(first) <= 120
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=recipe)
+def test_recipe_has_a_card(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    card = [line for line in lines if line.startswith("#")]
+    assert lines[0].startswith("# ")
+    for item in CARD:
+        assert any(line.startswith(f"# {item}") for line in card), f"the card lacks '# {item}'"
+    command = next(line for line in card if line.startswith("# command:"))
+    assert f"recipe={recipe(path)}" in command.split()
+
+
+def test_every_key_has_a_help_text() -> None:
+    classes = [
+        {"task": task, "strategy": strategy}
+        for task in VARIANTS["task"].values()
+        for strategy in VARIANTS["strategy"].values()
+    ]
+    for chosen in classes:
+        assert [key.name for key in keys_of(Config, chosen) if not key.help] == []
+
+
+def test_help_names_every_choice() -> None:
+    texts = {key.name: key.help for key in keys_of(Config, {})}
+    for name, choices in CHOICES.items():
+        assert all(choice in texts[name] for choice in choices), name
+
+
+def test_every_variant_has_a_file_and_every_file_a_variant() -> None:
+    for group, variants in VARIANTS.items():
+        assert {path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml")} == set(variants)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=recipe)
+def test_config_yaml_reads_back(path: Path, tmp_path: Path) -> None:
+    config = load_config([f"recipe={recipe(path)}", f"run.dir={tmp_path}"])
+    text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    assert from_dict(yaml.safe_load(text)) == config
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    assert load_run_config(tmp_path) == config
+
+
+def test_names_that_others_script_against() -> None:
+    wanted = """model.path model.hidden_size model.num_hidden_layers model.num_attention_heads model.intermediate_size
+    model.vocab_size model.hidden_dropout_prob model.attention_probs_dropout_prob tokenizer.path data.source data.root
+    data.limit train.languages train.epochs train.max_steps train.batch_size train.tokens_per_micro_batch
+    train.precision train.recompute train.checkpoint_every train.max_hours evaluate.languages evaluate.every
+    optimizer.lr seed run.name run.dir run.resume"""
+    assert set(wanted.split()) <= dict(leaves(load_config(["recipe=demo"]))).keys()
+
+
+def test_the_shapes_of_the_models() -> None:
+    shape = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "path")
+    shapes = {
+        name: tuple(getattr(load_config(["recipe=xnli", f"model={name}"]).model, key) for key in shape)
+        for name in ("tiny", "mini", "xl", "xxl")
+    }
+    assert shapes["tiny"][:2] == (2, 64) and shapes["tiny"][-1] is None
+    assert shapes["mini"][:2] == (6, 256) and shapes["mini"][-1] is None
+    assert shapes["xl"] == (36, 2560, 32, 10240, "facebook/xlm-roberta-xl")
+    assert shapes["xxl"] == (48, 4096, 32, 16384, "facebook/xlm-roberta-xxl")
+
+
+@pytest.mark.parametrize("dataset", [path.stem for path in (REPOSITORY / "conf" / "dataset").glob("*.yaml")])
+def test_files_of_a_data_set_exist(dataset: str, shared_data: Path) -> None:
+    """Every file that `files` or `sample` names is there, for every language it is said to hold."""
+    kind = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{dataset}.yaml").read_text(encoding="utf-8"))["kind"]
+    settings = load_config(
+        ["recipe=demo", f"dataset={dataset}", f"task={kind}", "train.languages=[all]", "data.source=auto"]
+    ).dataset
+    roots = {"files": shared_data, "sample": REPOSITORY / "xlmrxl_train" / "data" / "sample"}
+    for source, root in roots.items():
+        splits = getattr(settings, source)
+        for files in [] if splits is None else [*splits.train, *splits.validation, *splits.test]:
+            for language in files.languages or settings.languages:
+                assert language in settings.languages
+                assert (root / files.path.replace("{language}", language)).is_file()

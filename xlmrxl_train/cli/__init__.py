@@ -1,0 +1,204 @@
+"""The command line: read the arguments, compose one `Config`, hand over to `xlmrxl_train.run`.
+
+Only this package imports Hydra. Nothing here imports torch, so that help and faults come at once.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+from xlmrxl_train import __version__
+from xlmrxl_train.cli import help as help_text
+from xlmrxl_train.cli.compose import Library, compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.sweep import sweep
+from xlmrxl_train.cli.typed import did_you_mean
+from xlmrxl_train.config import Config, to_dict
+from xlmrxl_train.errors import ConfigError, UserError
+
+__all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A sub-command: `main` gets the words after its name and returns the exit code."""
+
+    arguments: str
+    help: str
+    main: Callable[[Sequence[str]], int]
+
+
+@dataclass(kw_only=True, slots=True)
+class Arguments:
+    """The words of a command that composes a configuration."""
+
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+    show_config: bool = False
+    multirun: bool = False
+    help: str | None = None  # what follows --help; "": nothing
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 a job of a sweep failed, 2 the user's fault, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] == "--version":
+            print(f"xlmrxl_train {__version__}")
+            return 0
+        if words and words[0] in COMMANDS:
+            return COMMANDS[words[0]].main(words[1:])
+        if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
+            hint = did_you_mean(words[0], COMMANDS, f"There are {', '.join(COMMANDS)}.")
+            raise ConfigError(f"{words[0]} is not a command. {hint}")
+        return _train(words)
+    except UserError as error:
+        faults = error.faults if isinstance(error, ConfigError) else (str(error),)
+        _say(*(f"error: {fault}" for fault in faults))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # `xlmrxl --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _train(words: Sequence[str]) -> int:
+    arguments = _read("train", words)
+    return _help(arguments.help) if arguments.help is not None else _composed("train", arguments)
+
+
+def _prepare(words: Sequence[str]) -> int:
+    arguments = _read("prepare", words)
+    return _usage("prepare") if arguments.help is not None else _composed("prepare", arguments)
+
+
+def _evaluate(words: Sequence[str]) -> int:
+    if not words or words[0].startswith("-h") or words[0] == "--help":
+        _usage("evaluate")
+        return 0 if words else 2
+    folder, arguments = words[0], _read("evaluate", words[1:])
+    if arguments.help is not None:
+        return _usage("evaluate")
+    if arguments.multirun:
+        raise ConfigError("evaluate takes no -m: every job would write the report of the same run.")
+
+    def compose() -> Config:
+        return load_run_config(folder, arguments.overrides, config_dir=arguments.config_dir)
+
+    if arguments.show_config:
+        return _print_config(compose())
+    return _launch("evaluate", compose)
+
+
+# A command that takes other words than key=value reads them itself, in the module that does its work.
+COMMANDS: dict[str, Command] = {
+    "train": Command(
+        arguments="recipe=<name> [key=value ...]", help="fine-tune, evaluate in every language, report", main=_train
+    ),
+    "evaluate": Command(
+        arguments="<run folder> [key=value ...]", help="score a run again, write its report", main=_evaluate
+    ),
+    "prepare": Command(
+        arguments="recipe=<name> [key=value ...]",
+        help="fetch weights and data, tokenise, cache; for clusters whose nodes are offline",
+        main=_prepare,
+    ),
+}
+
+
+def _composed(command: str, arguments: Arguments) -> int:
+    if arguments.multirun:
+        if _world_size() > 1:
+            raise ConfigError("-m starts its jobs itself and cannot run under torchrun. Start one torchrun per job.")
+        if arguments.show_config:
+            raise ConfigError("--cfg shows one configuration, -m makes many. Leave one of them out.")
+        return sweep(command, arguments.overrides, config_dir=arguments.config_dir)
+    if arguments.show_config:
+        config, faults = compose_config(arguments.overrides, config_dir=arguments.config_dir)
+        _print_config(config)
+        if faults:
+            raise ConfigError(*faults)
+        return 0
+    return _launch(command, lambda: load_config(arguments.overrides, config_dir=arguments.config_dir))
+
+
+def _launch(command: str, compose: Callable[[], Config]) -> int:
+    """Hand over to `run`, which is the first to import torch; alone, faults are found before that."""
+    composed = compose() if _world_size() == 1 else None
+    from xlmrxl_train import run
+
+    return run.launch(command, compose if composed is None else lambda: composed)
+
+
+def _read(command: str, words: Sequence[str]) -> Arguments:
+    """Sort the words of a command into flags and overrides; all unknown flags are reported together."""
+    arguments, faults, rest = Arguments(), [], list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            if word in COMMANDS and "=" not in word:
+                faults.append(f"{word} is a command and comes first: xlmrxl {word} ...")
+            arguments.overrides.append(word)
+        elif flag in ("-h", "--help"):
+            arguments.help = value if equals else (rest.pop(0) if rest and "=" not in rest[0] else "")
+        elif flag in ("-m", "--multirun"):
+            arguments.multirun = True
+        elif flag in ("--cfg", "-c"):
+            value = value if equals else (rest.pop(0) if rest and "=" not in rest[0] else "")
+            arguments.show_config = True
+            if value != "job":
+                faults.append(f"--cfg must be job, got {value or 'nothing'}. Write --cfg job.")
+        elif flag == "--config-dir":
+            arguments.config_dir = value if equals else (rest.pop(0) if rest else "")
+            if not arguments.config_dir:
+                faults.append("--config-dir must be a folder, got nothing. Write --config-dir DIR.")
+        elif flag in ("--local_rank", "--local-rank"):
+            if not equals and rest and rest[0].isdigit():
+                rest.pop(0)
+            _say("note: --local_rank is not needed and ignored. Launch with torchrun -m xlmrxl_train.")
+        else:
+            hint = did_you_mean(flag, _FLAGS, f"{command} knows {', '.join(_FLAGS)}.")
+            faults.append(f"{flag} is not a flag. {hint}")
+    if faults:
+        raise ConfigError(*faults)
+    return arguments
+
+
+_FLAGS = ("--help", "--version", "--multirun", "-m", "--cfg", "--config-dir")
+
+
+def _help(prefix: str) -> int:
+    if prefix:
+        print(help_text.listing(prefix))
+        return 0
+    files: Library = library()
+    print(help_text.overview({name: (command.arguments, command.help) for name, command in COMMANDS.items()}, files))
+    return 0
+
+
+def _usage(name: str) -> int:
+    command = COMMANDS[name]
+    print(f"usage: xlmrxl {name} {command.arguments}\n\n{command.help}\n\nAll flags and keys: xlmrxl --help")
+    return 0
+
+
+def _print_config(config: Config) -> int:
+    print(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120), end="")
+    return 0
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _say(*lines: str) -> None:
+    """Print to standard error, once per job and not once per rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(*lines, sep="\n", file=sys.stderr, flush=True)

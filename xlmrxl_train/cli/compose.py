@@ -1,0 +1,374 @@
+"""Find the YAML files, let Hydra compose the choices, set the overrides, and return one typed `Config`.
+
+Hydra composes the files (choices, recipes that build on recipes, `override /model: xl`). The overrides of single keys
+are set here, one at a time, so that all faults of a command line are reported together; Hydra stops at the first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_origin
+
+import yaml
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xlmrxl_train.cli.typed import (
+    SET_BY_CHOICE,
+    Fault,
+    build,
+    convert,
+    did_you_mean,
+    inner_dataclass,
+    keys_of,
+    show,
+    type_of,
+    unknown_key,
+    variants_of,
+)
+from xlmrxl_train.config import VARIANTS, Config, faults_of, faults_of_values, to_dict
+from xlmrxl_train.errors import ConfigError, RunError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(name: str) -> Path:
+    """Return the folder `conf` or `recipes`: inside the package in a wheel, beside it in a checkout."""
+    inside = _PACKAGE / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+@dataclass(kw_only=True, slots=True)
+class Choice:
+    """One YAML file: an option of a group."""
+
+    group: str
+    name: str
+    path: Path
+    values: Any  # as the file holds them; interpolations unresolved
+
+    @property
+    def title(self) -> str:
+        """The file's first comment line: what this choice is."""
+        first = self.path.read_text(encoding="utf-8").split("\n", 1)[0]
+        return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Library:
+    """All YAML files that can be chosen; a file of `--config-dir` stands before a shipped one of the same name."""
+
+    groups: dict[str, dict[str, Choice]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the files known to Hydra, and leave Hydra as it was found."""
+        store = ConfigStore.instance()
+        before = store.repo
+        store.repo = {name: node for name, node in before.items() if name not in self.groups}
+        try:
+            for choice in (choice for options in self.groups.values() for choice in options.values()):
+                folder, _, name = f"{choice.group}/{choice.name}".rpartition("/")
+                package = "_global_" if choice.group == "recipe" else None
+                store.store(group=folder, name=name, node=choice.values, package=package)
+            store.store(name="config", node=OmegaConf.load(shipped("conf") / "config.yaml"))
+            with initialize(version_base="1.3", config_path=None):
+                yield
+        finally:
+            store.repo = before
+
+
+def library(config_dir: str | Path | None = None) -> Library:
+    """Read every YAML file of `conf/`, `recipes/` and of the user's folder."""
+    found = Library()
+    for folder in sorted(path for path in shipped("conf").iterdir() if path.is_dir()):
+        _read_group(found, folder.name, folder)
+    _read_group(found, "recipe", shipped("recipes"))
+    if config_dir is None:
+        return found
+    root = Path(config_dir).expanduser().resolve()
+    if not root.is_dir():
+        found.faults.append(Fault(key="", text=f"--config-dir must be a folder, got {config_dir}."))
+        return found
+    folders = [name for name in found.groups if (root / name).is_dir()]
+    if not folders:
+        text = f"--config-dir {config_dir} has none of the folders {', '.join(sorted(found.groups))}."
+        found.faults.append(Fault(key="", text=f"{text} Put a data set at {config_dir}/dataset/<name>.yaml."))
+    for name in folders:
+        _read_group(found, name, root / name)
+    return found
+
+
+def _read_group(found: Library, group: str, folder: Path) -> None:
+    options = found.groups.setdefault(group, {})
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        try:
+            values = OmegaConf.load(path)
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f":{where.line + 1}" if where else ""
+            problem = getattr(error, "problem", None) or str(error).split("\n")[0]
+            found.faults.append(Fault(key="", text=f"{path}{line} cannot be read as YAML: {problem}."))
+            continue
+        if not isinstance(values, DictConfig):
+            found.faults.append(Fault(key="", text=f"{path} must hold keys and values, not a list."))
+            continue
+        options[name] = Choice(group=group, name=name, path=path, values=values)
+
+
+def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> Config:
+    """Compose a configuration as the command line does.
+
+    Args:
+        overrides: `recipe=xnli`, `train.epochs=2`, ... in Hydra's grammar.
+        config_dir: A folder with YAML files of one's own: `dataset/<name>.yaml`, `recipe/<name>.yaml`, ...
+
+    Raises:
+        ConfigError: With every fault found, one line each.
+    """
+    config, faults = compose_config(overrides, config_dir=config_dir)
+    if faults:
+        raise ConfigError(*faults)
+    return config
+
+
+def compose_config(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> tuple[Config, tuple[str, ...]]:
+    """Return what composes, and all faults."""
+    files = library(config_dir)
+    faults = list(files.faults)
+    choices, values = _split(overrides, files, faults)
+    if "recipe" not in choices and not any(fault.key == "recipe" for fault in faults):
+        names = ", ".join(sorted(files.groups["recipe"]))
+        faults.append(Fault(key="recipe", text=f"recipe must be given: recipe=<name>. There are {names}."))
+    raw, chosen = _compose(files, choices, faults)
+    whole = _composed_whole(files, faults)
+    config, sound = _typed(raw, values, files, chosen, faults)
+    return config, _all_faults(config, faults, whole=whole and sound)
+
+
+def load_run_config(
+    folder: str | Path, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> Config:
+    """Read back the configuration of a run and set `overrides` in it; groups can be chosen anew, the recipe not.
+
+    Raises:
+        RunError: `folder` is not a run folder.
+        ConfigError: With every fault of the overrides.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        problem = "has no config.yaml" if Path(folder).is_dir() else "does not exist"
+        raise RunError(f"{folder} is not a run folder: it {problem}. Give the folder that a training run wrote.")
+    stored = OmegaConf.load(path)
+    if not isinstance(stored, DictConfig):
+        raise RunError(f"{path} must hold the keys of a run, got a list. Give the folder that a training run wrote.")
+    files = library(config_dir)
+    faults = list(files.faults)
+    choices, values = _split(overrides, files, faults)
+    if "recipe" in choices:
+        faults.append(Fault(key="recipe", text=f"recipe is fixed by the run {folder}. Leave it out."))
+    for group, name in choices.items():
+        if group != "recipe":
+            with files.opened():
+                section = compose(config_name=f"{group}/{name}")
+            stored[group] = section[group]
+    whole = _composed_whole(files, faults)
+    recipe = str(OmegaConf.select(stored, "run.recipe") or "")
+    config, sound = _typed(stored, values, files, {}, faults, recipe=recipe)
+    config.run.dir = str(folder)
+    if all_faults := _all_faults(config, faults, whole=whole and sound):
+        raise ConfigError(*all_faults)
+    return config
+
+
+def _composed_whole(files: Library, faults: list[Fault]) -> bool:
+    """Whether every choice was found; without one, only what each key shows on its own can be judged."""
+    return not any(fault.key in files.groups or not fault.key for fault in faults)
+
+
+def _all_faults(config: Config, faults: list[Fault], *, whole: bool) -> tuple[str, ...]:
+    texts = [fault.text for fault in faults]
+    known = {fault.key for fault in faults}
+    rules = faults_of(config) if whole else faults_of_values(config)
+    texts += [text for text in rules if text.split(" ", 1)[0] not in known]
+    return tuple(dict.fromkeys(texts))
+
+
+def _split(
+    overrides: Sequence[str], files: Library, faults: list[Fault]
+) -> tuple[dict[str, str], list[tuple[str, Override | None]]]:
+    """Return the choices of groups, and the other overrides as (line, parsed; None where text needs quotes)."""
+    choices: dict[str, str] = {}
+    values: list[tuple[str, Override | None]] = []
+    parser = OverridesParser.create()
+    for line in overrides:
+        name, equals, text = line.partition("=")
+        if name.startswith("hydra."):
+            faults.append(Fault(key=name, text=f"{name} is not a key: Hydra's own settings are fixed here."))
+        elif not equals and not line.startswith("~"):
+            faults.append(Fault(key=line, text=f"{line!r} is not an override. Write key=value."))
+        elif name in files.groups:
+            _choose(name, text, files, choices, faults)
+        else:
+            try:
+                parsed = parser.parse_override(line)
+            except HydraException as error:
+                if type_of(name, _any_variant(name)) in (str, str | None):
+                    values.append((line, None))  # a path may hold characters that Hydra's grammar wants quoted
+                else:
+                    reason = str(error).split("\n", 1)[0]
+                    faults.append(Fault(key=name, text=f"{line} cannot be read: {reason}. Quote the value."))
+                continue
+            if parsed.is_sweep_override():
+                faults.append(_not_one_value(name, text))
+            else:
+                values.append((line, parsed))
+    return choices, values
+
+
+def _not_one_value(key: str, text: str) -> Fault:
+    hint = type_of(key, _any_variant(key))
+    remedy = "for a sweep add -m"
+    if get_origin(hint) is list:
+        remedy = f"for a list write {key}=[{text}], {remedy}"
+    elif hint in (str, str | None):
+        remedy = f"for text with a comma write \"{key}='{text}'\", {remedy}"
+    return Fault(key=key, text=f"{key} must be one value, got {text}: {remedy}.")
+
+
+def _choose(group: str, name: str, files: Library, choices: dict[str, str], faults: list[Fault]) -> None:
+    options = files.groups[group]
+    if name in options:
+        choices[group] = name
+        return
+    hint = did_you_mean(name, options, "").replace("mean ", f"mean {group}=")
+    listed = f"There are {', '.join(sorted(options))}."
+    faults.append(Fault(key=group, text=" ".join(f"{group}={name} is not a choice. {hint} {listed}".split())))
+
+
+def _any_variant(key: str) -> dict[str, type]:
+    """Return the variants under which `key` exists, where a choice is not known yet."""
+    section = key.split(".", 1)[0]
+    kinds = VARIANTS.get(section, {}).values()
+    return next(({section: kind} for kind in kinds if type_of(key, {section: kind}) is not None), {})
+
+
+def _compose(files: Library, choices: Mapping[str, str], faults: list[Fault]) -> tuple[DictConfig, dict[str, str]]:
+    """Return Hydra's composition and the choice of every group; empty if it cannot be composed."""
+    lines = [f"{group}={name}" for group, name in choices.items()]
+    if "recipe" not in choices:
+        lines.append("~recipe")
+    with files.opened():
+        try:
+            composed = compose(config_name="config", overrides=lines, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = " ".join(str(error.__cause__ or error).split("Available options")[0].split())
+            faults.append(Fault(key="", text=f"{' '.join(lines)} cannot be composed: {reason}"))
+            return OmegaConf.create(), {}
+    chosen = {name: choice for name, choice in composed.hydra.runtime.choices.items() if name in files.groups}
+    return OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"]), chosen
+
+
+def _typed(
+    raw: DictConfig,
+    overrides: Sequence[tuple[str, Override | None]],
+    files: Library,
+    chosen: Mapping[str, str | None],
+    faults: list[Fault],
+    *,
+    recipe: str | None = None,
+) -> tuple[Config, bool]:
+    """Return the typed configuration of `raw` with `overrides` set, and whether every file's key could be read."""
+    OmegaConf.set_struct(raw, False)
+    classes, variant_faults = variants_of(raw)
+    faults += variant_faults
+    sections = {name: kind() for name, kind in classes.items()}
+    merged = OmegaConf.merge(OmegaConf.create(to_dict(Config(**sections))), raw)
+    assert isinstance(merged, DictConfig)
+    merged.run.recipe = (chosen.get("recipe") or "") if recipe is None else recipe
+    for line, parsed in overrides:
+        _set(merged, line, parsed, classes, faults)
+    from_files: list[Fault] = []
+    config: Config = build(Config, _resolved(merged, "", from_files), classes, from_files)
+    faults += [Fault(key=fault.key, text=fault.text + _origin(fault.key, files, chosen)) for fault in from_files]
+    return config, not from_files
+
+
+def _set(
+    config: DictConfig, line: str, parsed: Override | None, classes: Mapping[str, type], faults: list[Fault]
+) -> None:
+    """Set one override, or append why it cannot be."""
+    name, _, text = line.partition("=")
+    key = name.lstrip("+~")
+    hint = type_of(key, classes)
+    if hint is None:
+        faults.append(unknown_key(key, classes))
+        return
+    help_text = next((item.help for item in keys_of(Config, classes) if item.name == key), "")
+    if help_text.startswith(SET_BY_CHOICE):
+        group = help_text.removeprefix(SET_BY_CHOICE).split(";")[0].strip()
+        faults.append(Fault(key=key, text=f"{key} is {SET_BY_CHOICE} {group}. Write {group}=<name>."))
+        return
+    if parsed is not None and parsed.type == OverrideType.DEL:
+        _delete(config, key, classes, faults)
+        return
+    value: Any = text if parsed is None else parsed.value()
+    if hint in (str, str | None) and isinstance(value, int | float) and not isinstance(value, bool):
+        value = text  # a commit like 12e4567 is not a number
+    if "${" not in show(value):
+        found: list[Fault] = []
+        converted = convert(hint, value, key, classes, found)
+        if found:
+            faults += found
+            return
+        value = value if inner_dataclass(hint) else converted
+    try:
+        OmegaConf.update(config, key, value, merge=True)
+    except (OmegaConfBaseException, IndexError) as error:
+        faults.append(Fault(key=key, text=f"{line} cannot be set: {str(error).splitlines()[0]}."))
+
+
+def _delete(config: DictConfig, key: str, classes: Mapping[str, type], faults: list[Fault]) -> None:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else None
+    free = "dict[" in str(type_of(parent, classes)) if parent else False
+    if free and isinstance(node, DictConfig) and name in node:
+        del node[name]
+    else:
+        faults.append(Fault(key=key, text=f"~{key}: a key cannot be removed. Set it to another value, or to null."))
+
+
+def _resolved(node: Any, path: str, faults: list[Fault]) -> Any:
+    """Return `node` as plain values, its interpolations resolved; one that leads nowhere is a fault and left out."""
+    names = list(node) if OmegaConf.is_dict(node) else range(len(node)) if OmegaConf.is_list(node) else None
+    if names is None:
+        return node
+    values = {}
+    for name in names:
+        inner = f"{path}[{name}]" if OmegaConf.is_list(node) else f"{path}.{name}" if path else str(name)
+        try:
+            values[name] = "???" if OmegaConf.is_missing(node, name) else _resolved(node[name], inner, faults)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            faults.append(Fault(key=inner, text=f"{inner} cannot be resolved: {reason}."))
+    return values if OmegaConf.is_dict(node) else list(values.values())
+
+
+def _origin(key: str, files: Library, chosen: Mapping[str, str | None]) -> str:
+    """Return which YAML file a fault comes from, as the end of its message."""
+    section, _, rest = key.partition(".")
+    for group, where in ((section, rest), ("recipe", key)):
+        choice = files.groups.get(group, {}).get(chosen.get(group) or "")
+        if choice is not None and OmegaConf.select(choice.values, where.split("[")[0]) is not None:
+            return f" (in {choice.path})"
+    return ""

@@ -1,0 +1,495 @@
+"""Every setting of a run: its name, type, default, unit and rule.
+
+YAML files under `conf/` and `recipes/` are differences from these defaults. A key's help text stands in its
+metadata, so that `--help` and the documentation cannot drift from the code. Nothing here imports torch or Hydra.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from xlmrxl_train.errors import ConfigError
+
+T = TypeVar("T")
+
+# Values that OmegaConf may not restrict itself (it refuses `Literal`); checked in `faults_of`.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.source": ("auto", "hub", "files", "sample"),
+    "train.precision": ("bf16", "fp32"),
+    "train.recompute": ("none", "full"),
+    "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
+    "optimizer.name": ("adamw",),
+    "schedule.name": ("linear", "cosine", "constant"),
+    "evaluate.select": ("best", "last"),
+}
+
+
+def key(default: T, text: str) -> T:
+    """Declare a key with its default and its help text."""
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": text})  # type: ignore[call-overload,no-any-return]
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """The encoder: its weights, or its shape when it starts from random weights."""
+
+    name: str = key("tiny", "what reports call it")
+    path: str | None = key(None, "Hub id, folder of weights, or run folder; null: random weights of the shape below")
+    revision: str | None = key(None, "commit or tag on the Hub")
+    attn_implementation: str = key("auto", "auto | grouped | sdpa | varlen | eager; auto: by device")
+    vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's size")
+    hidden_size: int | None = key(None, "width")
+    num_hidden_layers: int | None = key(None, "layers")
+    num_attention_heads: int | None = key(None, "heads per layer")
+    intermediate_size: int | None = key(None, "width of the feed-forward layer")
+    max_position_embeddings: int | None = key(None, "positions, 2 of them unusable: 514 for 512 tokens")
+    hidden_dropout_prob: float | None = key(None, "dropout on hidden states; null: the checkpoint's, else 0.1")
+    attention_probs_dropout_prob: float | None = key(None, "dropout on attention; null: the checkpoint's, else 0.1")
+    classifier_dropout: float | None = key(None, "dropout in the task head; null: hidden_dropout_prob")
+    layer_norm_eps: float | None = key(None, "epsilon of layer norms; null: the checkpoint's, else 1e-5")
+    initializer_range: float | None = key(None, "deviation of new weights; null: the checkpoint's, else 0.02")
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenizerConfig:
+    """Which vocabulary turns text into ids."""
+
+    path: str | None = key(
+        None,
+        "tokenizer.json (also .gz), sentencepiece.bpe.model, a folder or Hub id; null: model.path's, else the sample's",
+    )
+    revision: str | None = key(None, "commit or tag on the Hub")
+
+
+@dataclass(kw_only=True, slots=True)
+class FileSet:
+    """Some rows of one split: files of one format, one per language or one with a language column."""
+
+    path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
+    format: str = key("auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text; auto: by suffix, also .gz")
+    header: bool = key(True, "whether the first row of a tsv or csv names the columns")
+    column_names: list[str] = key([], "names of the columns where there is no header")
+    separator: str | None = key(None, "null: tab for tsv, comma for csv")
+    quoting: bool | None = key(None, "whether double quotes enclose fields; null: csv yes, tsv no")
+    columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
+    languages: list[str] = key([], "the languages these files hold; empty: all of the data set's")
+    part: list[float] = key([], "[0.0, 0.5] takes the first half of the rows; empty: all")
+    stand_in: str | None = key(None, "why this is not the official split; stamped on every report that used it")
+
+
+@dataclass(kw_only=True, slots=True)
+class FilesConfig:
+    """Where the splits of a data set lie as files."""
+
+    train: list[FileSet] = key([], "files of the training split")
+    validation: list[FileSet] = key([], "files of the validation split")
+    test: list[FileSet] = key([], "files of the test split")
+
+
+@dataclass(kw_only=True, slots=True)
+class HubConfig:
+    """Where a data set lies on the Hub, in parquet."""
+
+    repository: str = key("", "owner/name")
+    revision: str = key("main", "commit, so that scores stay comparable")
+    configuration: str = key("{language}", "{language} stands for the language's code")
+    train: str | None = key("train", "the Hub's name of the split; null: there is none")
+    validation: str | None = key("validation", "likewise")
+    test: str | None = key("test", "likewise")
+    columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
+
+
+@dataclass(kw_only=True, slots=True)
+class DatasetConfig:
+    """One data set of a known kind: where it lies, what its columns and labels mean, which languages it has."""
+
+    name: str = key("", "as reports write it")
+    kind: str = key("", "the task that reads it: sequence_classification, masked_language_modelling, ...")
+    languages: list[str] = key([], "codes as the data set writes them")
+    columns: dict[str, str] = key(
+        {}, "role -> column, {language} allowed; roles of a classification are text, text_pair, label"
+    )
+    language_column: str | None = key(None, "the column with the language, where one file holds several")
+    id_column: str | None = key(None, "the column with the example's id; null: its row number")
+    labels: list[str] = key([], "class names in the order of their ids")
+    label_values: dict[str, str] = key({}, "a label as the files write it -> class name, where they differ")
+    skip_labels: list[str] = key([], "rows with these labels are left out (XNLI's '-')")
+    metrics: list[str] = key([], "the first one selects the checkpoint; empty: the task's")
+    hub: HubConfig | None = key(None, "where it lies on the Hub")
+    files: FilesConfig | None = key(None, "where it lies below data.root")
+    sample: FilesConfig | None = key(None, "where a stand-in lies inside the package")
+    citation: str = key("", "paper and address")
+    license: str = key("", "of the data")
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Where rows come from, and where what is made of them is kept."""
+
+    source: str = key("auto", "auto | hub | files | sample; auto: files where data.root is set, else hub, else sample")
+    root: str | None = key(None, "folder of the data set's files")
+    limit: int | None = key(None, "examples per split and language, the first ones; null: all")
+    cache: str | None = key(None, "folder of tokenised data; null: $XLMRXL_CACHE, else ~/.cache/xlmrxl_train")
+
+
+@dataclass(kw_only=True, slots=True)
+class TaskConfig:
+    """The kind of problem; each kind has its own class below."""
+
+    kind: str = key("", "set by the choice of task")
+    max_length: int = key(512, "tokens per sequence, special ones included; longer texts are truncated")
+
+
+@dataclass(kw_only=True, slots=True)
+class SequenceClassificationConfig(TaskConfig):
+    """One label, several labels, or a number for a text or a pair of texts."""
+
+    kind: str = key("sequence_classification", "set by the choice of task")
+    problem_type: str = key(
+        "single_label_classification",
+        "single_label_classification | multi_label_classification | regression, the Hub's names",
+    )
+    class_weights: list[float] = key([], "one weight per class in the loss; empty: all 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskedLanguageModellingConfig(TaskConfig):
+    """Predict hidden tokens of a text, or of a sentence and its translation (the role text_pair) in one sequence."""
+
+    kind: str = key("masked_language_modelling", "set by the choice of task")
+    mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+
+
+@dataclass(kw_only=True, slots=True)
+class StrategyConfig:
+    """How one model is spread over processes; each strategy has its own class below."""
+
+    name: str = key(
+        "auto", "set by the choice of strategy; auto: single, or ddp where a launcher started several ranks"
+    )
+    device: str = key("auto", "auto | cpu | cuda; auto: cuda where there is one")
+    timeout_minutes: float = key(30.0, "a collective that takes longer ends the job")
+
+
+@dataclass(kw_only=True, slots=True)
+class SingleConfig(StrategyConfig):
+    """One process."""
+
+    name: str = key("single", "set by the choice of strategy")
+
+
+@dataclass(kw_only=True, slots=True)
+class DDPConfig(StrategyConfig):
+    """A whole copy of the model in every process, gradients averaged."""
+
+    name: str = key("ddp", "set by the choice of strategy")
+    bucket_mb: float = key(25.0, "megabytes of gradients reduced together")
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    """How gradients move weights."""
+
+    name: str = key("adamw", "adamw, fused where the device has it")
+    lr: float = key(1e-5, "peak learning rate")
+    betas: list[float] = key([0.9, 0.98], "decay of the two moments")
+    eps: float = key(1e-6, "added to the root of the second moment")
+    weight_decay: float = key(0.1, "not on biases, norms and embeddings")
+
+
+@dataclass(kw_only=True, slots=True)
+class ScheduleConfig:
+    """The learning rate as a function of the step and of nothing else."""
+
+    name: str = key("linear", "linear | cosine | constant, after warm-up")
+    warmup: float = key(0.06, "below 1: share of all steps; from 1: optimizer steps")
+    final: float = key(0.0, "share of the peak rate at the end; linear and cosine go down to it")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """The loop."""
+
+    languages: list[str] = key(["en"], "languages to train on; [all]: every language of the data set")
+    epochs: float = key(3.0, "passes over the training data")
+    max_steps: int | None = key(None, "optimizer steps; null: as many as train.epochs needs")
+    batch_size: int = key(32, "examples per optimizer step, over all ranks")
+    tokens_per_micro_batch: int = key(
+        8192, "tokens that one rank holds at a time; a step is cut into as many as needed"
+    )
+    precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
+    recompute: str = key("none", "none | full; full: keep no activations, compute each layer twice")
+    max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
+    checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
+    keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")
+    max_skipped: int = key(10, "steps in a row with a loss or gradient that is not finite, after which the run ends")
+    max_hours: float | None = key(None, "save and stop after this time; null: never")
+    log_every: int = key(10, "optimizer steps between lines of metrics.jsonl and of the console")
+    save_model: bool = key(True, "write the final weights to <run>/model")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """When and on what the model is scored."""
+
+    languages: list[str] = key([], "languages to score; empty: every language of the data set")
+    every: int | None = key(
+        None, "optimizer steps between looks at the validation split; null: once per epoch; 0: never"
+    )
+    select: str = key("best", "best | last; best: the checkpoint with the best validation score in select_languages")
+    select_languages: list[str] = key([], "languages that select the checkpoint; empty: the training languages")
+    test: bool = key(True, "score the test split once at the end")
+    tokens_per_batch: int = key(16384, "tokens per forward pass on one rank")
+    bootstrap: int = key(1000, "resamples for the 95 % interval")
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackerConfig:
+    """Where metrics go beside metrics.jsonl."""
+
+    names: list[str] = key([], "trackers; empty: none")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """Where a run lives."""
+
+    recipe: str = key("", "set by the choice of recipe")
+    name: str = key("seed-${seed}", "name of the run's folder")
+    dir: str = key("runs/${run.recipe}/${run.name}", "the run's folder")
+    resume: str = key("auto", "auto | never | a checkpoint folder; auto: go on where the run in run.dir stopped")
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    seed: int = key(1, "of data order, dropout, masks and new weights")
+
+
+# The classes that a choice of these groups selects; a key of another choice is refused.
+VARIANTS: dict[str, dict[str, type]] = {
+    "task": {
+        "sequence_classification": SequenceClassificationConfig,
+        "masked_language_modelling": MaskedLanguageModellingConfig,
+    },
+    "strategy": {"auto": StrategyConfig, "single": SingleConfig, "ddp": DDPConfig},
+}
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key below `config` with its value: ("train.batch_size", 32)."""
+    for item in fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def faults_of(config: Config) -> list[str]:
+    """Return every fault of a configuration, one line each; an empty list means that it can run.
+
+    Only what the configuration itself shows is looked at: no file is opened, no device asked.
+    """
+    return faults_of_values(config) + _faults_between_keys(config)
+
+
+def faults_of_values(config: Config) -> list[str]:
+    """Return the faults that a key shows on its own, whatever the others are."""
+    values = dict(leaves(config))
+    faults = [
+        f"{name} must be {' | '.join(choices)}, got {values[name]!r}."
+        for name, choices in CHOICES.items()
+        if values[name] not in choices
+    ]
+    return faults + [
+        f"{name} must be {rule}, got {values[name]!r}."
+        for name, (rule, holds) in _RULES.items()
+        if values[name] is not None and not holds(values[name])
+    ]
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` with all faults of `config`, if there are any."""
+    if faults := faults_of(config):
+        raise ConfigError(*faults)
+
+
+def _positive(value: float) -> bool:
+    return value > 0
+
+
+def _not_negative(value: float) -> bool:
+    return value >= 0
+
+
+def _probability(value: float) -> bool:
+    return 0 <= value < 1
+
+
+_RULES: dict[str, tuple[str, Any]] = {
+    **dict.fromkeys(
+        (
+            "model.vocab_size",
+            "model.hidden_size",
+            "model.num_hidden_layers",
+            "model.num_attention_heads",
+            "model.intermediate_size",
+            "model.layer_norm_eps",
+            "data.limit",
+            "strategy.timeout_minutes",
+            "optimizer.lr",
+            "optimizer.eps",
+            "train.epochs",
+            "train.max_steps",
+            "train.batch_size",
+            "train.tokens_per_micro_batch",
+            "train.checkpoint_every",
+            "train.keep_checkpoints",
+            "train.max_hours",
+            "train.max_skipped",
+            "train.log_every",
+            "evaluate.tokens_per_batch",
+        ),
+        ("greater than 0", _positive),
+    ),
+    **dict.fromkeys(
+        (
+            "model.initializer_range",
+            "optimizer.weight_decay",
+            "schedule.warmup",
+            "train.max_grad_norm",
+            "evaluate.every",
+            "evaluate.bootstrap",
+            "seed",
+        ),
+        ("0 or more", _not_negative),
+    ),
+    **dict.fromkeys(
+        ("model.hidden_dropout_prob", "model.attention_probs_dropout_prob", "model.classifier_dropout"),
+        ("at least 0 and below 1", _probability),
+    ),
+    "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
+    "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
+    "optimizer.betas": (
+        "two numbers, each at least 0 and below 1",
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+    ),
+    "task.max_length": ("at least 8", lambda value: value >= 8),
+    "train.languages": ("at least one language", len),
+}
+
+
+def _faults_between_keys(config: Config) -> list[str]:
+    faults, model, dataset = [], config.model, config.dataset
+    if model.hidden_size and model.num_attention_heads and model.hidden_size % model.num_attention_heads:
+        faults.append(
+            f"model.hidden_size must be a multiple of model.num_attention_heads, "
+            f"got {model.hidden_size} and {model.num_attention_heads}."
+        )
+    positions = model.max_position_embeddings
+    if positions and positions > 2 and config.task.max_length > positions - 2:
+        faults.append(
+            f"task.max_length must be at most model.max_position_embeddings - 2 = {positions - 2}, "
+            f"got {config.task.max_length}."
+        )
+    if config.train.tokens_per_micro_batch < config.task.max_length:
+        faults.append(
+            f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
+            f"got {config.train.tokens_per_micro_batch}."
+        )
+    if dataset.kind != config.task.kind:
+        faults.append(
+            f"task={config.task.kind} cannot read dataset {dataset.name!r}, whose kind is {dataset.kind!r}. "
+            f"Choose task={dataset.kind}."
+        )
+    for name, codes in (
+        ("train.languages", [] if config.train.languages == ["all"] else config.train.languages),
+        ("evaluate.languages", config.evaluate.languages),
+        ("evaluate.select_languages", config.evaluate.select_languages),
+    ):
+        if unknown := [code for code in codes if code not in dataset.languages]:
+            faults.append(
+                f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
+                f"It has {', '.join(dataset.languages)}."
+            )
+    if not dataset.languages:
+        faults.append("dataset.languages must name at least one language, got none.")
+    if config.data.source == "files" and not config.data.root:
+        faults.append("data.source=files needs data.root, got null. Set data.root=<folder of the data set's files>.")
+    for source in ("hub", "files", "sample"):
+        if config.data.source == source and getattr(dataset, source) is None:
+            faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
+    if isinstance(config.task, SequenceClassificationConfig):
+        faults += _faults_of_classification(config.task, dataset)
+    return faults
+
+
+def _faults_of_classification(task: SequenceClassificationConfig, dataset: DatasetConfig) -> list[str]:
+    problems = ("single_label_classification", "multi_label_classification", "regression")
+    faults = []
+    if task.problem_type not in problems:
+        faults.append(f"task.problem_type must be {' | '.join(problems)}, got {task.problem_type!r}.")
+    if task.problem_type != "regression" and len(dataset.labels) < 2:
+        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
+    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
+        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
+    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
+        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
+    if task.class_weights and len(task.class_weights) != len(dataset.labels):
+        faults.append(
+            f"task.class_weights must have one weight per label ({len(dataset.labels)}), got {len(task.class_weights)}."
+        )
+    missing = {"text", "label"} - set(dataset.columns)
+    if missing:
+        faults.append(f"dataset.columns must name a column for {' and '.join(sorted(missing))}, got {dataset.columns}.")
+    return faults
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return plain dictionaries, lists and scalars, as config.yaml holds them."""
+    return asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Read back what `to_dict` wrote.
+
+    Raises:
+        ConfigError: A key is unknown (the file is from another version or was edited).
+    """
+    return _build(Config, values, "")  # type: ignore[no-any-return]
+
+
+def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
+    known = {item.name: item for item in fields(kind)}
+    if unknown := [f"{prefix}{name}" for name in values if name not in known]:
+        raise ConfigError(*(f"{name} is not a key of this version. Remove it." for name in unknown))
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value, f"{prefix}{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    candidates = [hint, *get_args(hint)]
+    inner = next((candidate for candidate in candidates if is_dataclass(candidate)), None)
+    if inner is None or value is None:
+        return value
+    if isinstance(value, list):
+        return [_build(inner, item, f"{name}.{index}.") for index, item in enumerate(value)]
+    variants = VARIANTS.get(name, {})
+    choice = value.get("kind" if name == "task" else "name")
+    return _build(variants.get(choice, inner), value, f"{name}.")

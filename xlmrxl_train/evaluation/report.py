@@ -1,0 +1,150 @@
+"""The result of a run: report.json for programs, report.md for people."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from xlmrxl_train.data.languages import language as describe
+from xlmrxl_train.evaluation.evaluator import LanguageScore
+
+
+@dataclass(kw_only=True, slots=True)
+class Protocol:
+    """What must be the same for two scores to be comparable."""
+
+    recipe: str
+    model: str
+    dataset: str
+    split: str
+    source: str  # hub, files or sample
+    train_languages: list[str]
+    select_split: str | None  # which split chose the checkpoint; null: the last one was taken
+    select_languages: list[str]
+    select_metric: str
+    stand_ins: list[str]  # what was used in place of official splits
+    limit: int | None
+    seed: int
+    steps: int
+    tokens: int
+    selected_step: int
+
+    @property
+    def seen_languages(self) -> set[str]:
+        """Return the languages whose labels were used, to train or to select."""
+        return {*self.train_languages, *(self.select_languages if self.select_split else ())}
+
+    def setting(self, languages: Sequence[str]) -> str:
+        """Return what a report calls the run: zero-shot only where no target language's labels were used."""
+        targets = [code for code in languages if code not in self.train_languages]
+        if not targets:
+            return "supervised: every evaluated language was trained on"
+        if seen := [code for code in targets if code in self.seen_languages]:
+            return f"cross-lingual, selected with labels of {', '.join(seen)}"
+        return f"zero-shot from {', '.join(self.train_languages)}"
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """Scores per language, their averages, and how they came about."""
+
+    protocol: Protocol
+    languages: dict[str, LanguageScore]
+    metrics: list[str]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def averages(self) -> dict[str, dict[str, float | None]]:
+        """Return, per metric, the mean over languages, that without the training languages, and the transfer gap."""
+        trained = [code for code in self.languages if code in self.protocol.train_languages]
+        others = [code for code in self.languages if code not in trained]
+        result: dict[str, dict[str, float | None]] = {}
+        for metric in self.metrics:
+            score = {code: item.values[metric] for code, item in self.languages.items()}
+            on_trained = mean(score[code] for code in trained) if trained else None
+            on_others = mean(score[code] for code in others) if others else None
+            result[metric] = {
+                "mean": mean(score.values()),
+                "mean_without_training_languages": on_others,
+                "transfer_gap": on_trained - on_others if on_trained is not None and on_others is not None else None,
+            }
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what report.json holds."""
+        return {
+            "languages": {
+                code: {
+                    **score.values,
+                    "n": score.n,
+                    "interval": {name: list(bounds) for name, bounds in score.intervals.items()},
+                }
+                for code, score in self.languages.items()
+            },
+            "averages": self.averages(),
+            "gap": {metric: values["transfer_gap"] for metric, values in self.averages().items()},
+            "metrics": self.metrics,
+            "setting": self.protocol.setting(list(self.languages)),
+            "protocol": asdict(self.protocol),
+            **self.extra,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write report.md and then report.json, whose presence means that the run is finished."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("report.md", self.to_markdown()),
+            ("report.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"),
+        ):
+            temporary = folder / f".{name}.partial"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(folder / name)
+
+    def to_markdown(self) -> str:
+        """Return the report as a page of Markdown."""
+        protocol, head = self.protocol, self.metrics[0]
+        lines = [f"# {protocol.dataset}, {protocol.split} split: {protocol.recipe} with {protocol.model}", ""]
+        if protocol.stand_ins:
+            lines += ["**Stand-in training data**, so not comparable with published scores:", ""]
+            lines += [f"- {text}" for text in protocol.stand_ins] + [""]
+        if protocol.limit:
+            lines += [f"**data.limit={protocol.limit}**: only the first examples of each split and language.", ""]
+        lines += [f"Setting: {self.protocol.setting(list(self.languages))}.", ""]
+        lines += ["| language | | script | family | " + " | ".join(self.metrics) + " | 95 % interval | n |"]
+        lines += ["| --- | --- | --- | --- |" + " ---: |" * len(self.metrics) + " --- | ---: |"]
+        for code, score in self.languages.items():
+            entry = describe(code)
+            values = " | ".join(_number(name, score.values[name]) for name in self.metrics)
+            bounds = score.intervals.get(head)
+            span = f"{_number(head, bounds[0])} to {_number(head, bounds[1])}" if bounds else ""
+            mark = " (trained)" if code in protocol.train_languages else ""
+            lines.append(
+                f"| {code} | {entry.name}{mark} | {entry.script} | {entry.family} | {values} | {span} | {score.n} |"
+            )
+        lines += ["", "| average | " + " | ".join(self.metrics) + " |", "| --- |" + " ---: |" * len(self.metrics)]
+        averages = self.averages()
+        for name in ("mean", "mean_without_training_languages", "transfer_gap"):
+            cells = (_number(metric, averages[metric][name]) for metric in self.metrics)
+            lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        selected = (
+            f"best {protocol.select_metric} on the {protocol.select_split} split of "
+            f"{', '.join(protocol.select_languages)}"
+            if protocol.select_split
+            else "the last step"
+        )
+        lines += [
+            "",
+            f"Trained on {', '.join(protocol.train_languages)} ({protocol.source}), {protocol.steps:,} steps, "
+            f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
+            f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
+            "",
+        ]
+        return "\n".join(lines)
+
+
+def _number(metric: str, value: float | None) -> str:
+    """Return a share in percent, anything else with two digits."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if metric == "perplexity" else f"{100 * value:.1f}"

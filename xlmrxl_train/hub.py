@@ -1,0 +1,141 @@
+"""A name or a path becomes local files: models and tokenizers, from a folder or from the Hugging Face Hub.
+
+The Hub's own variables hold: HF_ENDPOINT (another server), HF_HOME (where downloads are kept), HF_HUB_OFFLINE=1
+(only what was downloaded before), HF_TOKEN (for gated repositories).
+"""
+
+from pathlib import Path
+
+from xlmrxl_train.errors import ConfigError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.json.gz", "sentencepiece.bpe.model")
+
+_SMALL_FILES = ["*.json", "*.txt", *TOKENIZER_FILES[1:]]
+# In order of preference; a repository with several formats is fetched in the first one only.
+_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
+
+def resolve_model(path_or_id: str, revision: str | None = None) -> Path:
+    """Return a local folder with config.json and weights.
+
+    Args:
+        path_or_id: A folder, a run folder (its `model/` is taken), or an id on the Hub.
+        revision: Commit or tag on the Hub; null: the main branch. Not for folders.
+
+    Raises:
+        ConfigError: There is no such folder or repository, it cannot be reached, or it holds no model.
+    """
+    if not is_local(path_or_id):
+        return _download_model(path_or_id, revision)
+    folder = _existing(path_or_id, "model.path", "folder")
+    if not folder.is_dir():
+        raise ConfigError(
+            f"model.path must be a folder, a run folder or a Hub id, got the file {folder}. Name its folder."
+        )
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if fault := _fault_of_model(folder):
+        raise ConfigError(f"model.path must be a folder with config.json and weights, got {folder}: {fault}.")
+    return folder
+
+
+def resolve_tokenizer(path_or_id: str, revision: str | None = None) -> Path:
+    """Return the local file to read a tokenizer from: tokenizer.json, tokenizer.json.gz or sentencepiece.bpe.model.
+
+    Args:
+        path_or_id: One of these files (any name), a folder or run folder with one of them, or an id on the Hub.
+        revision: Commit or tag on the Hub; null: the main branch. Not for files and folders.
+
+    Raises:
+        ConfigError: There is no such file, folder or repository, it cannot be reached, or it holds no tokenizer.
+    """
+    if is_local(path_or_id):
+        path = _existing(path_or_id, "tokenizer.path", "file or folder")
+        folders = [path, path / "model"]
+    else:
+        path = _download(path_or_id, revision, "tokenizer.path", list(TOKENIZER_FILES))
+        folders = [path]
+    if path.is_file():
+        return path
+    found = (folder / name for folder in folders for name in TOKENIZER_FILES if (folder / name).is_file())
+    if (file := next(found, None)) is None:
+        raise ConfigError(
+            f"tokenizer.path must hold {', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}, "
+            f"got {path_or_id}, which has none of them. Name a file, or a folder or Hub id that has one."
+        )
+    return file
+
+
+def is_local(path_or_id: str) -> bool:
+    """Return whether a name means a place on this machine, and not a repository on the Hub."""
+    return path_or_id.startswith((".", "/", "~")) or path_or_id.count("/") > 1 or Path(path_or_id).expanduser().exists()
+
+
+def hub_fault(key: str, what: str, error: Exception) -> ConfigError:
+    """Say in one line why the Hub did not give something, and what to do.
+
+    Args:
+        key: The setting that named it.
+        what: What was asked for: "owner/name at revision main".
+        error: As `huggingface_hub` or `datasets` raised it.
+    """
+    from huggingface_hub import constants
+
+    # By name: a gated repository is also a "not found" one, and `datasets` raises its own classes of these names.
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    names = {parent.__name__ for link in chain for parent in type(link).__mro__}
+    tried = f"{key}: {what} was asked for at {constants.ENDPOINT}"
+    if "GatedRepoError" in names:
+        return ConfigError(f"{tried}, which wants its terms accepted. Accept them on its page there and set HF_TOKEN.")
+    if constants.HF_HUB_OFFLINE or "OfflineModeIsEnabled" in names:
+        return ConfigError(
+            f"{key}: {what} was looked for in {constants.HF_HUB_CACHE} (HF_HUB_OFFLINE is set) and is not there. "
+            "Fetch it on a machine with a network, or name a local folder."
+        )
+    if "RevisionNotFoundError" in names:
+        return ConfigError(f"{tried}, which has the repository but no such revision. Name a commit, tag or branch.")
+    if names & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
+        return ConfigError(
+            f"{tried}, which has no such repository or hides it. Check the name; for a private one set HF_TOKEN."
+        )
+    first_line = str(error).strip().partition("\n")[0]
+    return ConfigError(
+        f"{tried} and could not be fetched ({type(error).__name__}: {first_line}). "
+        "Check the network and HF_ENDPOINT, or name a local folder."
+    )
+
+
+def _existing(path: str, key: str, kind: str) -> Path:
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ConfigError(f"{key}: {kind} not found: {path} (looked from {Path.cwd()}). Check the path.")
+    return found
+
+
+def _fault_of_model(folder: Path) -> str | None:
+    if not (folder / "config.json").is_file():
+        return "it has no config.json"
+    if not any(any(folder.glob(pattern)) for pattern in (*_WEIGHT_FILES, "*.pt")):
+        return "it has no weights (*.safetensors or pytorch_model*.bin)"
+    return None
+
+
+def _download_model(repository: str, revision: str | None) -> Path:
+    for weights in _WEIGHT_FILES:
+        folder = _download(repository, revision, "model.path", [*_SMALL_FILES, weights])
+        if any(folder.glob(weights)):
+            break
+    if fault := _fault_of_model(folder):
+        raise ConfigError(f"model.path must be a Hub id with config.json and weights, got {repository}: {fault}.")
+    return folder
+
+
+def _download(repository: str, revision: str | None, key: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except Exception as error:  # the HTTP libraries below it, which change with its version, share no base class
+        raise hub_fault(key, f"{repository} at revision {revision or 'main'}", error) from error

@@ -1,0 +1,9 @@
+"""`xlmrxl_train.metrics.accuracy` as an `evaluate.Metric`."""
+
+from xlmrxl_train.metrics import accuracy, modules
+
+
+class Accuracy(modules.ScoreMetric):
+    """See `xlmrxl_train.metrics.accuracy`."""
+
+    score = accuracy

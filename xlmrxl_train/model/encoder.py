@@ -1,0 +1,205 @@
+"""The pre-norm transformer blocks on packed tokens.
+
+Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D features.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.model.attention import AttentionLayout, attend
+from xlmrxl_train.model.cache import KeyValueCache
+from xlmrxl_train.model.configuration import XLMRobertaXLConfig
+from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, matmul_dtype
+
+RECOMPUTE_CHOICES = ("none", "full")
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class LayerContext:
+    """What all layers of one forward call share. Not a pytree: engines pass it on untouched."""
+
+    layout: AttentionLayout
+    cache: KeyValueCache | None = None
+    encoder_states_SD: Tensor | None = None
+    cross_layout: AttentionLayout | None = None
+    attentions: list[Tensor] | None = None
+    """"eager" appends each layer's weights here."""
+    cross_attentions: list[Tensor] = field(default_factory=list)
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values of the tokens themselves."""
+
+    def __init__(self, config: XLMRobertaXLConfig, layer_index: int) -> None:
+        super().__init__()
+        self.num_attention_heads = config.num_attention_heads
+        self.layer_index = layer_index
+        self.query: nn.Module = Linear(config.hidden_size, config.hidden_size)
+        self.key: nn.Module = Linear(config.hidden_size, config.hidden_size)
+        self.value: nn.Module = Linear(config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, normed_TD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D] before the output projection."""
+        normed_TD = normed_TD.to(matmul_dtype(self.query, normed_TD))  # once, not once per projection
+        query_TD, key_SD, value_SD = self.query(normed_TD), self.key(normed_TD), self.value(normed_TD)
+        if context.cache is not None:
+            key_SD, value_SD = context.cache.update(self.layer_index, key_SD, value_SD)
+        dropout_p = self.dropout.p if self.training else 0.0
+        return attend(
+            query_TD, key_SD, value_SD, context.layout, self.num_attention_heads, dropout_p, context.attentions
+        )
+
+
+class CrossAttention(SelfAttention):
+    """Queries of the tokens, keys and values of another model's states."""
+
+    def forward(self, normed_TD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D] before the output projection."""
+        assert context.encoder_states_SD is not None and context.cross_layout is not None
+        query_TD = self.query(normed_TD)
+        stored = None if context.cache is None else context.cache.cross(self.layer_index)
+        if stored is None:
+            states_SD = context.encoder_states_SD
+            states_SD = states_SD.to(matmul_dtype(self.key, states_SD))
+            stored = self.key(states_SD), self.value(states_SD)
+            if context.cache is not None:
+                context.cache.store_cross(*stored)
+        dropout_p = self.dropout.p if self.training else 0.0
+        weights = None if context.attentions is None else context.cross_attentions
+        return attend(query_TD, *stored, context.cross_layout, self.num_attention_heads, dropout_p, weights)
+
+
+class AttentionOutput(nn.Module):
+    """Projection, dropout, residual."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.dense: nn.Module = Linear(config.hidden_size, config.hidden_size)
+        self.dropout = Dropout(config.hidden_dropout_prob)
+
+    def forward(self, mixed_TD: Tensor, residual_TD: Tensor) -> Tensor:
+        """Return [T, D] in the residual's dtype."""
+        return _add(residual_TD, self.dropout(self.dense(mixed_TD)))
+
+
+class Attention(nn.Module):
+    """Layer norm, attention, residual."""
+
+    def __init__(self, config: XLMRobertaXLConfig, layer_index: int, *, cross: bool = False) -> None:
+        super().__init__()
+        self.self: nn.Module = (CrossAttention if cross else SelfAttention)(config, layer_index)
+        self.output = AttentionOutput(config)
+        self.self_attn_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D]."""
+        mixed_TD = self.self(self.self_attn_layer_norm(hidden_states_TD), context)
+        output_TD: Tensor = self.output(mixed_TD, hidden_states_TD)
+        return output_TD
+
+
+class Intermediate(nn.Module):
+    """The widening half of the feed-forward block."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.dense: nn.Module = Linear(config.hidden_size, config.intermediate_size)
+
+    def forward(self, normed_TD: Tensor) -> Tensor:
+        """Return the activations, [T, intermediate_size]."""
+        return functional.gelu(self.dense(normed_TD))
+
+
+class Output(nn.Module):
+    """The narrowing half and the residual; the Hub's model has no dropout here."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.dense: nn.Module = Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, activations: Tensor, residual_TD: Tensor) -> Tensor:
+        """Return [T, D] in the residual's dtype."""
+        return _add(residual_TD, self.dense(activations))
+
+
+def _add(residual_TD: Tensor, update_TD: Tensor) -> Tensor:
+    """Add in the wider of the two dtypes and keep the residual's."""
+    return (residual_TD + update_TD).to(residual_TD.dtype)
+
+
+class XLMRobertaXLLayer(nn.Module):
+    """One block: attention, cross-attention in some decoders, feed-forward. The unit of sharding and recomputation."""
+
+    def __init__(self, config: XLMRobertaXLConfig, layer_index: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer_index)
+        self.crossattention = Attention(config, layer_index, cross=True) if config.add_cross_attention else None
+        self.intermediate = Intermediate(config)
+        self.output = Output(config)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D] in the dtype of the residual stream that came in."""
+        hidden_states_TD = self.attention(hidden_states_TD, context)
+        if self.crossattention is not None and context.encoder_states_SD is not None:
+            hidden_states_TD = self.crossattention(hidden_states_TD, context)
+        output_TD: Tensor = self.output(self.intermediate(self.LayerNorm(hidden_states_TD)), hidden_states_TD)
+        return output_TD
+
+
+class XLMRobertaXLEncoder(nn.Module):
+    """All blocks and the final layer norm.
+
+    Attributes:
+        recompute: "none" keeps every activation for backward; "full" keeps each layer's input only.
+    """
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([XLMRobertaXLLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self._recompute = "none"
+
+    @property
+    def recompute(self) -> str:
+        """Which activations are computed again in backward."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, choice: str) -> None:
+        if choice not in RECOMPUTE_CHOICES:
+            raise ConfigError(
+                f'recompute must be one of {", ".join(RECOMPUTE_CHOICES)}, got "{choice}". '
+                '"full" saves the most memory and costs a third more time.'
+            )
+        self._recompute = choice
+
+    def forward(
+        self, hidden_states_TD: Tensor, context: LayerContext, *, keep_all: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Run all layers.
+
+        Returns:
+            The final hidden states [T, D], and with `keep_all` the embedding's and every layer's.
+        """
+        kept = [hidden_states_TD]
+        recompute = self._recompute == "full" and self.training and torch.is_grad_enabled()
+        for layer in self.layer:
+            if recompute:
+                result = checkpoint(layer, hidden_states_TD, context, use_reentrant=False)
+                assert isinstance(result, Tensor)
+                hidden_states_TD = result
+            else:
+                hidden_states_TD = layer(hidden_states_TD, context)
+            if keep_all:
+                kept.append(hidden_states_TD)
+        normed_TD = self.LayerNorm(hidden_states_TD).to(hidden_states_TD.dtype)
+        if not keep_all:
+            return normed_TD, None
+        return normed_TD, (*kept[:-1], normed_TD)

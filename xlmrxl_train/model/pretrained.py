@@ -1,0 +1,178 @@
+"""What all public classes share: initialisation, loading, saving, and the settings of a run."""
+
+import logging
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.model.configuration import ATTENTION_BACKENDS, XLMRobertaXLConfig
+from xlmrxl_train.model.layers import Embedding, LayerNorm
+from xlmrxl_train.model.weights import LoadReport, load_weights, open_checkpoint
+from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def initialize(module: nn.Module, std: float) -> None:
+    """Draw new weights as the Hub does: N(0, std), zero biases and padding rows, layer norms 1 and 0.
+
+    Source: transformers 5.23, PreTrainedModel._init_weights.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.weight.normal_(0.0, std)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, Embedding):
+            part.weight.normal_(0.0, std)
+            if part.padding_idx is not None:
+                part.weight[part.padding_idx].zero_()
+        elif isinstance(part, LayerNorm):
+            part.weight.fill_(1.0)
+            part.bias.zero_()
+
+
+class PreTrained(nn.Module):
+    """A model with a configuration that is read from and written to the Hub's file layout."""
+
+    prefix: ClassVar[str] = "roberta."
+    """Where the Hub's full names put the encoder of this class: "" in the bare model itself."""
+    head_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules that a checkpoint may lack as a whole; they are then initialised."""
+
+    def __init__(self, config: XLMRobertaXLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._attn_implementation = config.attn_implementation
+        self.load_report: LoadReport | None = None
+
+    @property
+    def _settings_owner(self) -> "PreTrained":
+        owner = getattr(self, "roberta", self)
+        assert isinstance(owner, PreTrained)
+        return owner
+
+    @property
+    def attn_implementation(self) -> str:
+        """The attention backend: auto, grouped, sdpa, varlen or eager."""
+        return self._settings_owner._attn_implementation
+
+    @attn_implementation.setter
+    def attn_implementation(self, name: str) -> None:
+        if name not in ATTENTION_BACKENDS:
+            raise ConfigError(
+                f'attn_implementation must be one of {", ".join(ATTENTION_BACKENDS)}, got "{name}". '
+                '"auto" picks per device.'
+            )
+        self._settings_owner._attn_implementation = name
+
+    @property
+    def device(self) -> torch.device:
+        """Of the first parameter."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first parameter."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self) -> int:
+        """Count elements, tied ones once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def tied_weights(self) -> dict[str, str]:
+        """Return alias -> name of the parameter that is stored."""
+        return {}
+
+    def tie_weights(self) -> None:
+        """Make aliases and their parameters one object again, after a change of either."""
+        for alias, name in self.tied_weights().items():
+            module_name, _, attribute = alias.rpartition(".")
+            setattr(self.get_submodule(module_name), attribute, self.get_parameter(name))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        ignore_mismatched_sizes: bool = False,
+        **overrides: object,
+    ) -> Self:
+        """Build the model on the meta device and fill it tensor by tensor, in evaluation mode.
+
+        Args:
+            path_or_hub_id: A folder with config.json and weights, or a name on the Hub.
+            dtype: Of the parameters; None keeps the file's.
+            torch_dtype: The same under its older name.
+            attn_implementation: As the attribute.
+            device: Of the parameters; None is the CPU.
+            revision: Of a Hub repository.
+            ignore_mismatched_sizes: Head tensors of another shape (other labels) are initialised instead of refused.
+            overrides: Keys of the configuration, as num_labels=3.
+
+        Raises:
+            CheckpointError: Files are missing or damaged, or their tensors do not fit; all faults are listed.
+            ConfigError: A wrong override.
+        """
+        folder = Path(path_or_hub_id)
+        if not folder.is_dir():
+            from xlmrxl_train.hub import resolve_model  # late: reading a folder needs no Hub client
+
+            folder = resolve_model(str(path_or_hub_id), revision)
+        config = XLMRobertaXLConfig.from_json_file(folder / "config.json", **overrides)
+        with torch.device("meta"):
+            model = cls(config)
+        if attn_implementation is not None:
+            model.attn_implementation = attn_implementation
+        report = load_weights(
+            model, open_checkpoint(folder), prefix=cls.prefix, head_modules=cls.head_modules,
+            tied=model.tied_weights(), dtype=dtype or torch_dtype, device=torch.device(device or "cpu"),
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )  # fmt: skip
+        model.initialize_new(report.new)
+        model.tie_weights()
+        model.load_report = report
+        report.log(logger, folder)
+        return model.eval()
+
+    @torch.no_grad()
+    def initialize_new(self, names: tuple[str, ...]) -> None:
+        """Draw the parameters that a checkpoint did not hold, from torch's global seed, in the model's order."""
+        for name in names:
+            owner_name, _, attribute = name.rpartition(".")
+            parameter = self.get_parameter(name)
+            if isinstance(self.get_submodule(owner_name), LayerNorm):
+                parameter.fill_(1.0 if attribute == "weight" else 0.0)
+            elif attribute == "weight":
+                parameter.normal_(0.0, self.config.initializer_range)
+            else:
+                parameter.zero_()
+
+    def save_pretrained(self, folder: str | Path, *, max_shard_bytes: float = DEFAULT_SHARD_BYTES) -> None:
+        """Write config.json and safetensors as transformers does; tied tensors are stored once.
+
+        Args:
+            folder: Made if missing. Files appear under their names only when complete.
+            max_shard_bytes: A larger model is cut into several files and an index.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        config = self.config.to_dict(type(self).__name__)
+        config["dtype"] = str(self.dtype).removeprefix("torch.")
+        config.pop("torch_dtype", None)
+        entries = [_entry(name, parameter) for name, parameter in self.named_parameters()]
+        write_checkpoint(Path(folder), config, entries, max_shard_bytes)
+
+
+def _entry(name: str, parameter: Tensor) -> TensorEntry:
+    return TensorEntry(name=name, dtype=parameter.dtype, shape=tuple(parameter.shape), read=lambda: parameter)

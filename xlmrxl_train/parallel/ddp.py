@@ -1,0 +1,48 @@
+"""A whole copy of the model in every process; gradients are averaged while backward runs.
+
+The loss that the loop hands over is already scaled by the world's size over the global number of targets, so that the
+average of gradients is the gradient of the mean over all targets.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
+
+from xlmrxl_train.parallel.single import SingleStrategy
+from xlmrxl_train.parallel.strategy import MakeOptimizer
+from xlmrxl_train.parallel.world import World
+
+
+class DDPStrategy(SingleStrategy):
+    """`SingleStrategy` behind accelerate's DistributedDataParallel."""
+
+    def __init__(
+        self,
+        world: World,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        precision: str,
+        max_grad_norm: float,
+        bucket_mb: float,
+    ) -> None:
+        super().__init__(world, model, make_optimizer, precision, max_grad_norm)
+        # The precision policy is ours: accelerate's would wrap forward and return float32 copies of every output.
+        self.accelerator = Accelerator(
+            cpu=world.device.type == "cpu",
+            mixed_precision="no",
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    bucket_cap_mb=bucket_mb, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+            ],
+        )
+        assert self.accelerator.num_processes == world.size, "accelerate sees another world than the launcher's"
+        self.root = self.accelerator.prepare_model(self.model)
+
+    def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
+        """Add gradients; those of the last micro-batch start the reduction of the step's sum."""
+        with nullcontext() if last else self.accelerator.no_sync(self.root):
+            return super().accumulate(inputs, scale, last=last)

@@ -1,0 +1,70 @@
+"""The contract between the training loop and an engine, and what the engines have in common."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from xlmrxl_train.parallel.world import World
+
+MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+@dataclass(kw_only=True, slots=True)
+class StepResult:
+    """What one optimizer step did."""
+
+    grad_norm: float  # over all parameters and ranks, before clipping
+    skipped: bool  # the norm was not finite: no weight was changed, on any rank
+
+
+class Strategy(Protocol):
+    """One way to spread a model over the world. The loop calls it the same way whichever it is."""
+
+    world: World
+    model: nn.Module  # the public model, as built: names and shapes of its parameters are the checkpoint's
+
+    def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
+        """Run one micro-batch forward and backward, and add the gradients of its loss sum times `scale`.
+
+        Args:
+            inputs: Keyword arguments of the model's forward.
+            scale: float32 scalar: world size over the step's number of targets; 0 for a micro-batch that only keeps
+                ranks in step.
+            last: Whether this is the step's last micro-batch, after which gradients are reduced.
+
+        Returns:
+            The loss sum over the micro-batch's targets, float32, detached.
+        """
+
+    def predict(self, inputs: dict[str, Any]) -> Any:
+        """Run the model forward without dropout and gradients. Every rank calls it equally often."""
+
+    def step(self, lr: float) -> StepResult:
+        """Clip, update the weights at learning rate `lr`, and clear gradients."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return weights and moments under the model's own names, as tensors that `load_state_dict` fills in place."""
+
+    def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
+        """Take over `state`, whose tensors came from `state_dict`, after `steps` updates of the optimizer."""
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the precision policy for float32 weights: matrix products in bfloat16 under bf16, else float32.
+
+    Norms, softmax and loss ask for float32 themselves; the residual stream stays float32, since it is a sum that
+    begins with the float32 embedding.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def clip_(parameters: Sequence[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale gradients in place to at most `max_norm` (0: never) and return their norm before that, float32."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm

@@ -1,0 +1,318 @@
+"""The composition root: a configuration -> live objects -> train, evaluate, prepare. It alone knows everybody."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xlmrxl_train.config import Config
+from xlmrxl_train.data.cache import cache_folder
+from xlmrxl_train.data.corpus import Corpus
+from xlmrxl_train.errors import RunError
+from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
+from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.metrics import load as load_metric
+from xlmrxl_train.parallel import Strategy, from_first_rank
+from xlmrxl_train.session import Session
+from xlmrxl_train.track.environment import environment
+from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.training.batches import StepBatches
+from xlmrxl_train.training.checkpoint import Checkpointer
+from xlmrxl_train.training.checkpoint import load as load_checkpoint
+from xlmrxl_train.training.folder import RunFolder, open_folder
+from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.trainer import Trainer, total_steps
+
+Scores = dict[str, LanguageScore]
+
+
+def train(config: Config) -> Report | None:
+    """Train, or go on with a run that stopped; then score every language and write the report and the model.
+
+    Returns:
+        The report, also of a run that was finished before; None where the run stopped early on purpose.
+    """
+    session = Session.open(config)
+    folder = RunFolder(Path(config.run.dir))
+    try:
+        return _train(session, folder)
+    finally:
+        folder.release()
+        session.world.close()
+
+
+def _train(session: Session, folder: RunFolder) -> Report | None:
+    config, world = session.config, session.world
+    train_corpus = session.corpus("train", session.train_languages)
+    validation = session.validation_languages() if config.evaluate.every != 0 else []
+    validation_corpus = session.corpus("validation", validation) if validation else None
+    test_corpus = session.corpus("test", session.evaluate_languages) if config.evaluate.test else None
+    checkpoint = world.first(lambda: open_folder(folder, config, session.console.say))
+    if checkpoint == "finished":
+        session.console.say(f"{folder.path} is finished: {folder.path / 'report.md'}")
+        return None
+    strategy = session.strategy()
+    state = load_checkpoint(Path(checkpoint), strategy) if checkpoint else TrainState()
+    batches = StepBatches(
+        corpus=train_corpus,
+        task=session.task,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        token_budget=config.train.tokens_per_micro_batch,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    metrics = None
+    if world.is_first:
+        write_environment(session, folder, [train_corpus, validation_corpus, test_corpus])
+        metrics = JsonLines(folder.path / "metrics.jsonl", resume_step=state.step)
+        _introduce(session, folder, strategy, batches, state)
+    evaluator = session.evaluator(strategy)
+    checkpointer = Checkpointer(folder.path / "checkpoints", keep=config.train.keep_checkpoints)
+    selecting = config.evaluate.select == "best" and validation_corpus is not None
+
+    def validate(state: TrainState) -> float | None:
+        if validation_corpus is None:
+            return None
+        scores = evaluator.evaluate(validation_corpus, intervals=False)
+        log_scores(session, metrics, scores, step=state.step, split="validation")
+        return selection_score(session, scores) if selecting else None
+
+    trainer = Trainer(
+        config=config,
+        strategy=strategy,
+        batches=batches,
+        checkpointer=checkpointer,
+        console=session.console,
+        metrics=metrics,
+        validate=validate,
+        state=state,
+        stop_requested=_deadline(config),
+    )
+    if not trainer.run():
+        session.console.say(f"stopped at step {state.step}; the same command goes on from there")
+        return None
+    return _finish(session, folder, strategy, evaluator, checkpointer, state, test_corpus, metrics, selecting)
+
+
+def _finish(
+    session: Session,
+    folder: RunFolder,
+    strategy: Strategy,
+    evaluator: Evaluator,
+    checkpointer: Checkpointer,
+    state: TrainState,
+    test_corpus: Corpus | None,
+    metrics: JsonLines | None,
+    selecting: bool,
+) -> Report | None:
+    """Go to the selected checkpoint, score the test split once, write model and report."""
+    config, console = session.config, session.console
+    selected = state.best_step if selecting and state.best_step is not None else state.step
+    if selected != state.step:
+        console.say(f"checkpoint of step {selected}: best on the validation split")
+        load_checkpoint(checkpointer.path(selected), strategy)
+    if config.train.save_model:
+        session.world.first(lambda: export(session, strategy, folder.path / "model"))
+    if test_corpus is None:
+        return None
+    scores = evaluator.evaluate(test_corpus, intervals=True)
+    log_scores(session, metrics, scores, step=state.step, split="test")
+    report = Report(
+        protocol=protocol(session, "test", state, selected, selecting), languages=scores, metrics=session.task.metrics
+    )
+    if session.world.is_first:
+        report.write(folder.path)
+        console.say(report.to_markdown())
+        console.say(f"written: {folder.path / 'report.md'}, report.json, model/")
+    return report
+
+
+def evaluate(folder: str | Path, config: Config | None = None) -> Report:
+    """Score the model of a run folder on the test split, and write the report below `<folder>/evaluation/`.
+
+    Args:
+        folder: A run folder with `model/`.
+        config: What to evaluate; by default what the run itself evaluated.
+
+    Raises:
+        RunError: The folder is not a run, or has no model yet.
+    """
+    run = RunFolder(Path(folder))
+    if not run.is_run:
+        raise RunError(f"{folder} must be a run folder with config.yaml, found none. Give the folder of a run.")
+    if not (run.path / "model" / "config.json").is_file():
+        raise RunError(f"{folder}/model must hold the trained model, found none. Let the run finish first.")
+    config = config or run.read_config()
+    config.model.path = config.tokenizer.path = str(run.path / "model")
+    session = Session.open(config)
+    try:
+        corpus = session.corpus("test", session.evaluate_languages)
+        strategy = session.strategy()
+        scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
+        report = Report(protocol=_trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
+        if session.world.is_first:
+            target = run.path / "evaluation" / config.dataset.name
+            report.write(target)
+            session.console.say(report.to_markdown())
+            session.console.say(f"written: {target / 'report.md'}, report.json")
+        return report
+    finally:
+        session.world.close()
+
+
+def prepare(config: Config) -> None:
+    """Fetch weights, tokenizer and data and tokenise every split, so that training needs no network."""
+    session = Session.open(config)
+    try:
+        for split, languages in (
+            ("train", session.train_languages),
+            ("validation", session.validation_languages()),
+            ("test", session.evaluate_languages),
+        ):
+            if not languages:
+                continue
+            corpus = session.corpus(split, languages)
+            session.console.say(
+                f"{split}: {len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens, "
+                f"{len(languages)} languages, longest {int(corpus.sizes.max())}"
+            )
+        if config.model.path:
+            from xlmrxl_train.hub import resolve_model
+
+            session.console.say(
+                f"weights: {session.world.first(lambda: resolve_model(str(config.model.path), config.model.revision))}"
+            )
+        session.console.say(f"prepared in {cache_folder(config.data)}")
+    finally:
+        session.world.close()
+
+
+def launch(command: str, compose: Callable[[], Config]) -> int:
+    """Run a command on every rank with the configuration that rank 0 composes; return the exit code."""
+    config = from_first_rank(compose)
+    if command == "train":
+        train(config)
+    elif command == "evaluate":
+        evaluate(config.run.dir, config)
+    else:
+        prepare(config)
+    return 0
+
+
+def write_environment(session: Session, folder: RunFolder, corpora: list[Corpus | None]) -> None:
+    """Write environment.json."""
+    values = environment() | {
+        "world_size": session.world.size,
+        "device": str(session.world.device),
+        "data": {corpus.split: corpus.fingerprint for corpus in corpora if corpus},
+        "tokenizer": session.tokenizer.fingerprint,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (folder.path / "environment.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def export(session: Session, strategy: Strategy, folder: Path) -> None:
+    """Write weights and tokenizer in the Hub's layout."""
+    model: Any = strategy.model
+    model.save_pretrained(folder)
+    session.tokenizer.save(folder)
+
+
+def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
+    """Write one line per language to metrics.jsonl and one for people."""
+    if metrics is None:
+        return
+    for code, score in scores.items():
+        metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
+    metric = session.task.metrics[0]
+    values = [score.values[metric] for score in scores.values()]
+    chosen = ", ".join(
+        f"{code} {scores[code].values[metric]:.3f}" for code in session.select_languages if code in scores
+    )
+    session.console.say(
+        f"step {step} {split} {metric}: {chosen + ', ' if chosen else ''}"
+        f"mean over {len(values)} languages {sum(values) / len(values):.3f}"
+    )
+
+
+def selection_score(session: Session, scores: Scores) -> float | None:
+    """Return the mean of the first metric over the selection languages, signed so that higher is better."""
+    metric = session.task.metrics[0]
+    values = [scores[code].values[metric] for code in session.select_languages if code in scores]
+    if not values or any(math.isnan(value) for value in values):
+        return None
+    return (1 if load_metric(metric).HIGHER_IS_BETTER else -1) * sum(values) / len(values)
+
+
+def protocol(session: Session, split: str, state: TrainState, selected: int, selecting: bool) -> Protocol:
+    """Return how the scores of this session's run came about."""
+    config = session.config
+    used = [("train", session.train_languages), (split, session.evaluate_languages)]
+    used += [("validation", session.select_languages)] if selecting else []
+    stand_ins = [
+        text for part, languages in used for code in languages for text in session.source.stand_ins(part, code)
+    ]
+    return Protocol(
+        recipe=config.run.recipe,
+        model=config.model.path or config.model.name,
+        dataset=config.dataset.name,
+        split=split,
+        source=session.source.kind,
+        train_languages=session.train_languages,
+        select_split="validation" if selecting else None,
+        select_languages=session.select_languages if selecting else [],
+        select_metric=session.task.metrics[0],
+        stand_ins=list(dict.fromkeys(stand_ins)),
+        limit=config.data.limit,
+        seed=config.seed,
+        steps=state.step,
+        tokens=state.tokens,
+        selected_step=selected,
+    )
+
+
+def _trained_protocol(session: Session, folder: Path) -> Protocol:
+    """Return the protocol of the run in `folder`, from its report, for an evaluation of its model in this session."""
+    now = protocol(session, "test", TrainState(), 0, selecting=False)
+    report = folder / "report.json"
+    if report.is_file():
+        then = json.loads(report.read_text(encoding="utf-8"))["protocol"]
+        changed = {"dataset": now.dataset, "source": now.source, "limit": now.limit, "split": now.split}
+        stand_ins = list(dict.fromkeys([*then["stand_ins"], *now.stand_ins]))
+        return Protocol(**(then | changed | {"stand_ins": stand_ins}))
+    return now
+
+
+def _introduce(
+    session: Session, folder: RunFolder, strategy: Strategy, batches: StepBatches, state: TrainState
+) -> None:
+    """Say what is about to be trained, on what, for how long."""
+    parameters = list(strategy.model.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    steps = total_steps(session.config, batches.steps_per_epoch)
+    corpus = batches.corpus
+    say = session.console.say
+    say(f"run     {folder.path}")
+    say(
+        f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
+    )
+    say(
+        f"data    {session.config.dataset.name} ({session.source.kind}): {len(corpus):,} examples, "
+        f"{int(corpus.sizes.sum()):,} tokens, {', '.join(corpus.languages)}"
+    )
+    for text in protocol(session, "test", state, 0, selecting=True).stand_ins:
+        say(f"        stand-in: {text}")
+    say(
+        f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
+        f"{session.world.size} x {session.world.device.type}"
+    )
+
+
+def _deadline(config: Config) -> Callable[[], bool]:
+    """Return a function that says whether train.max_hours have passed since now."""
+    hours, started = config.train.max_hours, time.monotonic()
+    return lambda: hours is not None and time.monotonic() - started > hours * 3600

@@ -1,0 +1,19 @@
+"""Kinds of problems, one file each."""
+
+from xlmrxl_train.config import DatasetConfig, TaskConfig
+from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
+from xlmrxl_train.tasks.sequence_classification import SequenceClassification
+from xlmrxl_train.tasks.task import Prediction, Task
+
+TASKS: dict[str, type[Task]] = {
+    "sequence_classification": SequenceClassification,
+    "masked_language_modelling": MaskedLanguageModelling,
+}
+
+__all__ = ["TASKS", "Prediction", "Task", "make_task"]
+
+
+def make_task(config: TaskConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> Task:
+    """Return the task that `config.kind` names."""
+    return TASKS[config.kind](config, dataset, tokenizer)

@@ -1,0 +1,151 @@
+"""Sequence classification: a label, several labels or a number for a text or a pair of texts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from xlmrxl_train.config import DatasetConfig, SequenceClassificationConfig
+from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.packing import pack
+from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.errors import DataError
+from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForSequenceClassification
+from xlmrxl_train.tasks.task import Prediction, Task
+
+IGNORED = -100  # the class id that counts nothing, as in torch's cross entropy
+
+
+class SequenceClassification(Task):
+    """Trains `XLMRobertaXLForSequenceClassification`; roles: text, text_pair (optional), label."""
+
+    model_class: ClassVar[type] = XLMRobertaXLForSequenceClassification
+    default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+
+    def __init__(self, config: SequenceClassificationConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, dataset, tokenizer)
+        self.problem_type = config.problem_type
+        self.class_weights = list(config.class_weights)
+        self.class_of: dict[str, int] = {name: index for index, name in enumerate(dataset.labels)}
+        for value, name in dataset.label_values.items():
+            self.class_of[value] = dataset.labels.index(name)
+
+    def model_options(self) -> dict[str, Any]:
+        """Return number, names and weights of the classes."""
+        labels = self.dataset.labels or ["score"]
+        return {
+            "problem_type": self.problem_type,
+            "num_labels": len(labels),
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "class_weights": self.class_weights or None,
+        }
+
+    def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
+        """Yield rows whose label is not to be skipped, with class ids for labels."""
+        skipped = set(self.dataset.skip_labels)
+        for row in rows:
+            if str(row.values.get("label")) in skipped:
+                continue
+            values = {role: self._text(row, role) for role in ("text", "text_pair") if role in self.dataset.columns}
+            yield Example(id=row.id, values=values | {"label": self._label(row)}, where=row.where)
+
+    def _text(self, row: Row, role: str) -> str:
+        text = row.values.get(role)
+        if not isinstance(text, str):
+            raise DataError(
+                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {text!r}. "
+                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
+            )
+        return text
+
+    def _label(self, row: Row) -> Any:
+        raw = row.values.get("label")
+        if self.problem_type == "regression":
+            return self._number(row, raw)
+        if self.problem_type == "multi_label_classification":
+            present = {self._class_id(row, item) for item in _items(raw)}
+            return [float(index in present) for index in range(len(self.dataset.labels))]
+        return self._class_id(row, raw)
+
+    def _number(self, row: Row, raw: Any) -> float:
+        try:
+            return float(raw)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{row.where}: column {self.dataset.columns['label']!r} must hold a number, got {raw!r}. Mend the row."
+            ) from None
+
+    def _class_id(self, row: Row, raw: Any) -> int:
+        """Return the class of a label written as a word, as in `label_values`, or as the number of its class."""
+        text = str(raw)
+        if text in self.class_of:
+            return self.class_of[text]
+        if text.isdecimal() and int(text) < len(self.dataset.labels):
+            return int(text)
+        raise DataError(
+            f"{row.where}: label must be one of {', '.join(self.class_of)} or a number below "
+            f"{len(self.dataset.labels)}, got {raw!r}. Mend the row, map it with "
+            "dataset.label_values={<written>: <label>}, or leave such rows out with dataset.skip_labels=[...]."
+        )
+
+    def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        """Tokenise text and pair as `<s> text </s></s> pair </s>`, truncated longest first."""
+        texts = [example.values["text"] for example in examples]
+        pairs = [example.values["text_pair"] for example in examples] if "text_pair" in self.dataset.columns else None
+        encoded = self.tokenizer.encode_batch(texts, pairs, max_length=self.max_length)
+        return [
+            [Feature(example=0, input_ids=input_ids, columns={"label": example.values["label"]})]
+            for input_ids, example in zip(encoded, examples, strict=True)
+        ]
+
+    def collate(self, features: Sequence[Feature], examples: list[tuple[int, int]], draw: int) -> Batch:
+        """Pack sequences; targets are class ids, rows of 0 and 1, or numbers."""
+        input_ids, position_ids = pack([feature.input_ids for feature in features], self.tokenizer.pad_token_id)
+        labels = [feature.columns["label"] for feature in features]
+        single = self.problem_type == "single_label_classification"
+        targets = torch.tensor(labels, dtype=torch.int64 if single else torch.float32)
+        return Batch(
+            inputs={
+                "input_ids": input_ids,
+                "position_ids": position_ids,
+                "sequences": PackedSequences.from_lengths([len(feature.input_ids) for feature in features]),
+                "labels": targets,
+            },
+            examples=examples,
+            num_tokens=len(input_ids),
+            num_targets=self._weight(labels),
+        )
+
+    def _weight(self, labels: list[Any]) -> float:
+        """Return the weight of the targets in the loss, as the model counts it."""
+        if self.problem_type != "single_label_classification":
+            return float(sum(len(label) if isinstance(label, list) else 1 for label in labels))
+        weights = self.class_weights or [1.0] * len(self.dataset.labels)
+        return sum(weights[label] for label in labels if label != IGNORED)
+
+    def no_target(self) -> dict[str, Any]:
+        """Return the ignored class."""
+        return {"label": IGNORED}
+
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
+        """Return class ids, lists of 0 and 1, or numbers."""
+        logits = output.logits.float().cpu()
+        if self.problem_type == "single_label_classification":
+            predictions = logits.argmax(-1).tolist()
+        elif self.problem_type == "multi_label_classification":
+            predictions = (logits > 0).long().tolist()
+        else:
+            predictions = logits.squeeze(-1).tolist()
+        references = batch.inputs["labels"].tolist()
+        return [
+            Prediction(table=table, example=example, prediction=prediction, reference=reference)
+            for (table, example), prediction, reference in zip(batch.examples, predictions, references, strict=True)
+        ]
+
+
+def _items(raw: Any) -> list[Any]:
+    """Return the labels of a multi-label row: a list as it is, text split at commas."""
+    if isinstance(raw, str):
+        return [item.strip() for item in raw.split(",") if item.strip()]
+    return list(raw or [])

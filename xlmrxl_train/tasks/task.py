@@ -1,0 +1,90 @@
+"""What a kind of problem is: a row -> an example -> features -> a batch -> predictions and references."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from xlmrxl_train.config import DatasetConfig, TaskConfig
+from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.model import ModelOutput
+
+
+@dataclass(kw_only=True, slots=True)
+class Prediction:
+    """What the model says of one example, beside the truth, both as the task's metrics read them."""
+
+    table: int  # which split and language
+    example: int  # position in it
+    prediction: Any
+    reference: Any
+
+
+class Task(ABC):
+    """One kind of problem. A data set of the kind is a YAML file, not a class."""
+
+    model_class: ClassVar[type]  # the public model whose head it trains
+    default_metrics: ClassVar[tuple[str, ...]]
+    encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
+
+    def __init__(self, config: TaskConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
+        self.dataset = dataset
+        self.tokenizer = tokenizer
+        self.max_length = config.max_length
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics; the first one selects the checkpoint."""
+        return list(self.dataset.metrics or self.default_metrics)
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """Everything beside rows and tokenizer that features depend on."""
+        return {
+            "task": type(self).__name__,
+            "version": self.encoding_version,
+            "max_length": self.max_length,
+            "labels": list(self.dataset.labels),
+            "label_values": dict(self.dataset.label_values),
+            "skip_labels": list(self.dataset.skip_labels),
+        }
+
+    @abstractmethod
+    def model_options(self) -> dict[str, Any]:
+        """Return the keys of the model's configuration that the task decides, as the Hub names them."""
+
+    @abstractmethod
+    def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
+        """Check rows and yield an example for each that counts.
+
+        Raises:
+            DataError: A row lacks a value or has one of the wrong kind; the message begins with file and line.
+        """
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
+        """Tokenise examples: the features of each, in order. `Feature.example` is set by the caller's count."""
+
+    @abstractmethod
+    def collate(self, features: Sequence[Feature], examples: list[tuple[int, int]], draw: int) -> Batch:
+        """Pack features, longest first, into a batch.
+
+        Args:
+            features: Sequences in the order in which they will lie in the batch.
+            examples: (table, example) of each row of predictions.
+            draw: Which random draw (of masks, say) to make: the epoch in training, 0 in evaluation.
+        """
+
+    @abstractmethod
+    def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
+        """Read predictions off one forward pass."""
+
+    def empty_batch(self) -> Batch:
+        """Return a batch of one sequence without targets, for a rank that has no work in a micro-batch."""
+        tokens = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
+        return self.collate([Feature(example=0, input_ids=tokens, columns=self.no_target())], [], draw=0)
+
+    @abstractmethod
+    def no_target(self) -> dict[str, Any]:
+        """Return the columns of a feature that counts nothing in the loss."""

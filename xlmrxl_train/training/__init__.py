@@ -1,0 +1,1 @@
+"""The loop: optimizer groups, learning rate, steps, checkpoints."""
