@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from xlmrxl_train.cli import COMMANDS, main
-from xlmrxl_train.cli.compose import compose_config, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.help import MOST_USED
 from xlmrxl_train.cli.sweep import plan
 from xlmrxl_train.cli.typed import keys_of, nearest
@@ -24,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def faults(*overrides: str, config_dir: Path | None = None) -> list[str]:
-    return list(compose_config(overrides, config_dir=config_dir)[1])
+    return list(compose_config(overrides, library(config_dir))[1])
 
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The built wheel holds what a run needs: installed elsewhere, it composes a recipe and trains, without the checkout."""
+"""The built wheel holds what a run needs: installed elsewhere, it composes a recipe, without the checkout."""
 
 import os
 import subprocess

@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 def key(default: T, text: str) -> T:
     """Declare a key with its default and its help text."""
     if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})  # type: ignore[call-overload,no-any-return]
+        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -485,7 +485,7 @@ def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     candidates = [hint, *get_args(hint)]
-    inner = next((candidate for candidate in candidates if is_dataclass(candidate)), None)
+    inner: Any = next((candidate for candidate in candidates if is_dataclass(candidate)), None)
     if inner is None or value is None:
         return value
     if isinstance(value, list):

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
 from xlmrxl_train.training.folder import RunFolder, open_folder
 from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.stop import Stopped, StopRequest
 from xlmrxl_train.training.trainer import Trainer, total_steps
 
 Scores = dict[str, LanguageScore]
@@ -32,102 +34,142 @@ def train(config: Config) -> Report | None:
     """Train, or go on with a run that stopped; then score every language and write the report and the model.
 
     Returns:
-        The report, also of a run that was finished before; None where the run stopped early on purpose.
+        The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
     session = Session.open(config)
     folder = RunFolder(Path(config.run.dir))
     try:
-        return _train(session, folder)
+        with StopRequest(config.train.max_hours, session.console.say) as stop:
+            training = Training.open(session, folder, stop)
+            return training.run() if training else None
     finally:
         folder.release()
         session.world.close()
 
 
-def _train(session: Session, folder: RunFolder) -> Report | None:
-    config, world = session.config, session.world
-    train_corpus = session.corpus("train", session.train_languages)
-    validation = session.validation_languages() if config.evaluate.every != 0 else []
-    validation_corpus = session.corpus("validation", validation) if validation else None
-    test_corpus = session.corpus("test", session.evaluate_languages) if config.evaluate.test else None
-    checkpoint = world.first(lambda: open_folder(folder, config, session.console.say))
-    if checkpoint == "finished":
-        session.console.say(f"{folder.path} is finished: {folder.path / 'report.md'}")
-        return None
-    strategy = session.strategy()
-    state = load_checkpoint(Path(checkpoint), strategy) if checkpoint else TrainState()
-    batches = StepBatches(
-        corpus=train_corpus,
-        task=session.task,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        token_budget=config.train.tokens_per_micro_batch,
-        rank=world.rank,
-        world_size=world.size,
-    )
-    metrics = None
-    if world.is_first:
-        write_environment(session, folder, [train_corpus, validation_corpus, test_corpus])
-        metrics = JsonLines(folder.path / "metrics.jsonl", resume_step=state.step)
-        _introduce(session, folder, strategy, batches, state)
-    evaluator = session.evaluator(strategy)
-    checkpointer = Checkpointer(folder.path / "checkpoints", keep=config.train.keep_checkpoints)
-    selecting = config.evaluate.select == "best" and validation_corpus is not None
+@dataclass(kw_only=True)
+class Training:
+    """A run that is under way: everything that `run` needs, opened in the order in which faults are cheapest."""
 
-    def validate(state: TrainState) -> float | None:
-        if validation_corpus is None:
+    session: Session
+    folder: RunFolder
+    corpora: dict[str, Corpus]  # by split; without those that are not looked at
+    strategy: Strategy
+    evaluator: Evaluator
+    checkpointer: Checkpointer
+    state: TrainState
+    metrics: JsonLines | None  # on rank 0
+    stop: StopRequest
+
+    @classmethod
+    def open(cls, session: Session, folder: RunFolder, stop: StopRequest) -> "Training | None":
+        """Open data, then the run's folder, then the model; None where the run is finished already."""
+        config, world, say = session.config, session.world, session.console.say
+        corpora = open_corpora(session)
+        checkpoint = world.first(lambda: open_folder(folder, config, say))
+        if checkpoint == "finished":
+            say((folder.path / "report.md").read_text(encoding="utf-8"))
+            say(f"{folder.path} is finished; for another run choose run.name, seed or run.dir")
             return None
-        scores = evaluator.evaluate(validation_corpus, intervals=False)
-        log_scores(session, metrics, scores, step=state.step, split="validation")
-        return selection_score(session, scores) if selecting else None
+        strategy = session.strategy()
+        state = load_checkpoint(Path(checkpoint), strategy) if checkpoint else TrainState()
+        metrics = None
+        if world.is_first:
+            write_environment(session, folder, corpora)
+            metrics = JsonLines(folder.path / "metrics.jsonl", keep=state.metrics_lines)
+        return cls(
+            session=session,
+            folder=folder,
+            corpora=corpora,
+            strategy=strategy,
+            evaluator=session.evaluator(strategy, stop),
+            checkpointer=Checkpointer(folder.path / "checkpoints", keep=config.train.keep_checkpoints),
+            state=state,
+            metrics=metrics,
+            stop=stop,
+        )
 
-    trainer = Trainer(
-        config=config,
-        strategy=strategy,
-        batches=batches,
-        checkpointer=checkpointer,
-        console=session.console,
-        metrics=metrics,
-        validate=validate,
-        state=state,
-        stop_requested=_deadline(config),
-    )
-    if not trainer.run():
-        session.console.say(f"stopped at step {state.step}; the same command goes on from there")
-        return None
-    return _finish(session, folder, strategy, evaluator, checkpointer, state, test_corpus, metrics, selecting)
+    @property
+    def selecting(self) -> bool:
+        """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
+        return self.session.config.evaluate.select == "best" and "validation" in self.corpora
+
+    def run(self) -> Report | None:
+        """Train, select, test, report."""
+        config, world = self.session.config, self.session.world
+        batches = StepBatches(
+            corpus=self.corpora["train"],
+            task=self.session.task,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            token_budget=config.train.tokens_per_micro_batch,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        trainer = Trainer(
+            config=config,
+            strategy=self.strategy,
+            batches=batches,
+            checkpointer=self.checkpointer,
+            console=self.session.console,
+            metrics=self.metrics,
+            validate=self.validate,
+            state=self.state,
+            stop=self.stop,
+        )
+        introduce(self.session, self.strategy, batches)
+        try:
+            trainer.run()
+            return self.finish()
+        except Stopped:
+            if world.is_first:
+                self.folder.write_stopped(self.stop.reason or "another rank was asked to stop", self.state.step)
+            self.session.console.say(f"stopped after step {self.state.step}; the same command goes on from there")
+            return None
+
+    def validate(self, state: TrainState) -> float | None:
+        """Score the validation split; return what selects the checkpoint."""
+        if "validation" not in self.corpora:
+            return None
+        scores = self.evaluator.evaluate(self.corpora["validation"], intervals=False)
+        log_scores(self.session, self.metrics, scores, step=state.step, split="validation")
+        return selection_score(self.session, scores) if self.selecting else None
+
+    def finish(self) -> Report:
+        """Go to the selected checkpoint, write the model, score the test split once, and write the report."""
+        session, state = self.session, self.state
+        selected = state.best_step if self.selecting and state.best_step is not None else state.step
+        if selected != state.step:
+            session.console.say(f"checkpoint of step {selected}: best on the validation split")
+            load_checkpoint(self.checkpointer.path(selected), self.strategy)
+        if session.config.train.save_model:
+            session.world.first(lambda: export(session, self.strategy, self.folder.path / "model"))
+        split = "test" if "test" in self.corpora else "validation"
+        scores: Scores = {}
+        if split in self.corpora:
+            scores = self.evaluator.evaluate(self.corpora[split], intervals=True)
+            log_scores(session, self.metrics, scores, step=state.step, split=split)
+        report = Report(
+            protocol=protocol(session, split, state, selected, self.selecting),
+            languages=scores,
+            metrics=session.task.metrics,
+        )
+        if session.world.is_first:
+            report.write(self.folder.path)
+            session.console.say(report.to_markdown())
+            session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, model/")
+        return report
 
 
-def _finish(
-    session: Session,
-    folder: RunFolder,
-    strategy: Strategy,
-    evaluator: Evaluator,
-    checkpointer: Checkpointer,
-    state: TrainState,
-    test_corpus: Corpus | None,
-    metrics: JsonLines | None,
-    selecting: bool,
-) -> Report | None:
-    """Go to the selected checkpoint, score the test split once, write model and report."""
-    config, console = session.config, session.console
-    selected = state.best_step if selecting and state.best_step is not None else state.step
-    if selected != state.step:
-        console.say(f"checkpoint of step {selected}: best on the validation split")
-        load_checkpoint(checkpointer.path(selected), strategy)
-    if config.train.save_model:
-        session.world.first(lambda: export(session, strategy, folder.path / "model"))
-    if test_corpus is None:
-        return None
-    scores = evaluator.evaluate(test_corpus, intervals=True)
-    log_scores(session, metrics, scores, step=state.step, split="test")
-    report = Report(
-        protocol=protocol(session, "test", state, selected, selecting), languages=scores, metrics=session.task.metrics
-    )
-    if session.world.is_first:
-        report.write(folder.path)
-        console.say(report.to_markdown())
-        console.say(f"written: {folder.path / 'report.md'}, report.json, model/")
-    return report
+def open_corpora(session: Session) -> dict[str, Corpus]:
+    """Open every split that the run looks at; nothing is written but the cache."""
+    config = session.config
+    languages = {"train": session.train_languages}
+    if config.evaluate.every != 0:
+        languages["validation"] = session.validation_languages()
+    if config.evaluate.test:
+        languages["test"] = session.evaluate_languages
+    return {split: session.corpus(split, codes) for split, codes in languages.items() if codes}
 
 
 def evaluate(folder: str | Path, config: Config | None = None) -> Report:
@@ -167,17 +209,10 @@ def prepare(config: Config) -> None:
     """Fetch weights, tokenizer and data and tokenise every split, so that training needs no network."""
     session = Session.open(config)
     try:
-        for split, languages in (
-            ("train", session.train_languages),
-            ("validation", session.validation_languages()),
-            ("test", session.evaluate_languages),
-        ):
-            if not languages:
-                continue
-            corpus = session.corpus(split, languages)
+        for split, corpus in open_corpora(session).items():
             session.console.say(
                 f"{split}: {len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens, "
-                f"{len(languages)} languages, longest {int(corpus.sizes.max())}"
+                f"{len(corpus.languages)} languages, longest {int(corpus.sizes.max())}"
             )
         if config.model.path:
             from xlmrxl_train.hub import resolve_model
@@ -202,12 +237,12 @@ def launch(command: str, compose: Callable[[], Config]) -> int:
     return 0
 
 
-def write_environment(session: Session, folder: RunFolder, corpora: list[Corpus | None]) -> None:
+def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Corpus]) -> None:
     """Write environment.json."""
     values = environment() | {
         "world_size": session.world.size,
         "device": str(session.world.device),
-        "data": {corpus.split: corpus.fingerprint for corpus in corpora if corpus},
+        "data": {split: corpus.fingerprint for split, corpus in corpora.items()},
         "tokenizer": session.tokenizer.fingerprint,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -286,9 +321,7 @@ def _trained_protocol(session: Session, folder: Path) -> Protocol:
     return now
 
 
-def _introduce(
-    session: Session, folder: RunFolder, strategy: Strategy, batches: StepBatches, state: TrainState
-) -> None:
+def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
     """Say what is about to be trained, on what, for how long."""
     parameters = list(strategy.model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
@@ -296,7 +329,7 @@ def _introduce(
     steps = total_steps(session.config, batches.steps_per_epoch)
     corpus = batches.corpus
     say = session.console.say
-    say(f"run     {folder.path}")
+    say(f"run     {session.config.run.dir}")
     say(
         f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
     )
@@ -304,15 +337,9 @@ def _introduce(
         f"data    {session.config.dataset.name} ({session.source.kind}): {len(corpus):,} examples, "
         f"{int(corpus.sizes.sum()):,} tokens, {', '.join(corpus.languages)}"
     )
-    for text in protocol(session, "test", state, 0, selecting=True).stand_ins:
+    for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
         say(f"        stand-in: {text}")
     say(
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}"
     )
-
-
-def _deadline(config: Config) -> Callable[[], bool]:
-    """Return a function that says whether train.max_hours have passed since now."""
-    hours, started = config.train.max_hours, time.monotonic()
-    return lambda: hours is not None and time.monotonic() - started > hours * 3600

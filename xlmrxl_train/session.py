@@ -1,8 +1,8 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +16,8 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.metrics import load as load_metric
-from xlmrxl_train.model import XLMRobertaXLConfig
+from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig
+from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
 from xlmrxl_train.parallel import Strategy, World, make_strategy
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
@@ -96,7 +97,7 @@ class Session:
             self.config, self.world, model, lambda module: make_optimizer(self.config.optimizer, module)
         )
 
-    def evaluator(self, strategy: Strategy) -> Evaluator:
+    def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return the evaluator of a self."""
         settings = self.config.evaluate
         return Evaluator(
@@ -105,6 +106,7 @@ class Session:
             tokens_per_batch=settings.tokens_per_batch,
             resamples=settings.bootstrap,
             console=self.console,
+            stop=stop,
         )
 
 
@@ -124,7 +126,7 @@ def tokenizer_path(config: Config) -> str:
     )
 
 
-def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> torch.nn.Module:
+def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> PreTrained:
     """Return the task's model in float32: the weights of model.path, or random ones of the configured shape.
 
     Raises:
@@ -139,7 +141,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> torch.nn.Mo
     }
     options = dropout | task.model_options()
     torch.manual_seed(seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
-    model_class: Any = task.model_class
+    model_class: type[PreTrained] = task.model_class
     if settings.path:
         model = model_class.from_pretrained(
             resolve_model(settings.path, settings.revision),
@@ -170,5 +172,6 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> torch.nn.Mo
             f"task.max_length must be at most {model.config.max_position_embeddings - 2}, the model's positions, "
             f"got {config.task.max_length}."
         )
-    model.roberta.encoder.recompute = config.train.recompute
+    encoder = next(module for module in model.modules() if isinstance(module, XLMRobertaXLEncoder))
+    encoder.recompute = config.train.recompute
     return model

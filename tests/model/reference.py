@@ -25,6 +25,12 @@ def configuration(size: str = "tiny", **overrides: object) -> ours.XLMRobertaXLC
     return ours.XLMRobertaXLConfig(**{**values, **SIZES[size], **overrides})  # type: ignore[arg-type]
 
 
+def configuration_of(head: str, size: str = "tiny", **overrides: object) -> ours.XLMRobertaXLConfig:
+    """Return the configuration that suits a head."""
+    needs: dict[str, dict[str, object]] = {"CausalLM": {"is_decoder": True}, "QuestionAnswering": {"num_labels": 2}}
+    return configuration(size, **{**needs.get(head, {}), **overrides})
+
+
 def our_class(head: str) -> type[ours.PreTrained]:
     """Return our class of a head, or the bare model for ""."""
     return getattr(ours, f"XLMRobertaXLFor{head}" if head else "XLMRobertaXLModel")  # type: ignore[no-any-return]

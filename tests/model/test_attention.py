@@ -46,7 +46,9 @@ def test_gradients_by_finite_differences() -> None:
     sequences = PackedSequences.from_lengths([3, 2, 1])
     inputs = tuple(torch.randn(6, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     layout = make_layout("grouped", sequences)
-    assert torch.autograd.gradcheck(lambda *tensors: attend(*tensors, layout, 2, 0.0, None), inputs, atol=1e-4, eps=1e-3)
+    assert torch.autograd.gradcheck(
+        lambda *tensors: attend(*tensors, layout, 2, 0.0, None), inputs, atol=1e-4, eps=1e-3
+    )
 
 
 @pytest.mark.parametrize("backend", ["grouped", "sdpa"])
@@ -133,7 +135,9 @@ def test_dropout_sits_where_the_hub_has_it() -> None:
     config = configuration(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2, classifier_dropout=0.3)
     mine = our_class("SequenceClassification")(config)
     theirs = transformers.XLMRobertaXLForSequenceClassification(
-        transformers.XLMRobertaXLConfig(**{key: value for key, value in config.to_dict().items() if key != "model_type"})
+        transformers.XLMRobertaXLConfig(
+            **{key: value for key, value in config.to_dict().items() if key != "model_type"}
+        )
     )
     sites = [
         {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}

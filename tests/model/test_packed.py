@@ -6,7 +6,15 @@ import random
 import pytest
 import torch
 
-from tests.model.reference import HEADS, compare_gradients, configuration, our_class, padded_batch, randomize
+from tests.model.reference import (
+    HEADS,
+    compare_gradients,
+    configuration,
+    configuration_of,
+    our_class,
+    padded_batch,
+    randomize,
+)
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import PackedSequences
 from xlmrxl_train.model.packed import _COST_PER_PADDED_TOKEN, _GROUP_OVERHEAD, _cut
@@ -77,8 +85,7 @@ def test_equal_lengths_need_no_index_and_no_mask() -> None:
 @pytest.mark.parametrize("head", ["", *HEADS])
 def test_packed_equals_padded(head: str, name: str) -> None:
     torch.manual_seed(0)
-    options = {"is_decoder": True} if head == "CausalLM" else {}
-    model = our_class(head)(configuration(**options))
+    model = our_class(head)(configuration_of(head))
     randomize(model)
     twin = our_class(head)(model.config)
     twin.load_state_dict(model.state_dict())
@@ -175,8 +182,16 @@ def test_packed_attentions_and_embeddings() -> None:
         (lambda _: PackedSequences.from_lengths([3, 0]), "must have at least 1 token, got 0 in sequence 1."),
         (lambda m: m(), "exactly one of input_ids and inputs_embeds must be given, got none."),
         (lambda m: m(torch.ones(2, 3).long(), inputs_embeds=torch.ones(2, 3, 32)), "got both. Pass one of them."),
+        (lambda m: m(torch.ones(1, 65).long(), torch.ones(1, 65)), "a sequence must have at most 64 tokens, got 65."),
+        (
+            lambda m: m(torch.ones(70).long(), sequences=PackedSequences.from_lengths([70])),
+            "a sequence must have at most 64 tokens, got 70.",
+        ),
         (lambda m: m(torch.ones(5).long()), "a padded input must have 2 dimensions, got 1."),
-        (lambda m: m(torch.ones(2, 3).long(), torch.ones(2, 2)), "must have the shape of the input, (2, 3), got (2, 2)"),
+        (
+            lambda m: m(torch.ones(2, 3).long(), torch.ones(2, 2)),
+            "must have the shape of the input, (2, 3), got (2, 2)",
+        ),
         (lambda m: m(torch.ones(2, 3).long(), torch.tensor([[1, 1, 0], [0, 0, 0]])), "got 0 in sequence 1."),
         (
             lambda m: m(torch.ones(5).long(), sequences=PackedSequences.from_lengths([2, 2])),

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.model.reference import HEADS, compare_gradients, configuration, difference, padded_batch, pair
+from tests.model.reference import (
+    HEADS,
+    compare_gradients,
+    configuration,
+    configuration_of,
+    difference,
+    padded_batch,
+    pair,
+)
 from xlmrxl_train.model import XLMRobertaXLConfig
 
 SHAPES = {
@@ -53,10 +61,7 @@ def to_the_left(values: Tensor, mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("head", HEADS)
 def test_heads(head: str, shape: str, size: str, tmp_path: Path) -> None:
-    options = {"is_decoder": True} if head == "CausalLM" else {}
-    if head == "QuestionAnswering":
-        options = {"num_labels": 2}
-    mine, theirs = pair(tmp_path, head, configuration(size, **options))
+    mine, theirs = pair(tmp_path, head, configuration_of(head, size))
     ids, mask = batch(shape)
     labels = targets(head, ids, mask)
     if head == "QuestionAnswering" and mask.min() == 0:
@@ -128,7 +133,10 @@ def test_embeddings_and_ids_of_the_caller(tmp_path: Path) -> None:
     got, expected = mine(ids, mask, **options), theirs(ids, mask, **options)
     assert difference(got.last_hidden_state, expected.last_hidden_state, mask) < 1e-5
     embedded = torch.randn(*ids.shape, 32)
-    got, expected = mine(inputs_embeds=embedded, attention_mask=mask), theirs(inputs_embeds=embedded, attention_mask=mask)
+    got, expected = (
+        mine(inputs_embeds=embedded, attention_mask=mask),
+        theirs(inputs_embeds=embedded, attention_mask=mask),
+    )
     assert difference(got.last_hidden_state, expected.last_hidden_state, mask) < 1e-5
 
 

@@ -111,7 +111,7 @@ def test_recomputation_runs_layers_again_only_in_training() -> None:
     calls: list[int] = []
     for module in model.modules():
         if isinstance(module, XLMRobertaXLLayer):
-            module.register_forward_hook(lambda *_: calls.append(1))
+            module.register_forward_pre_hook(lambda *_: calls.append(1))
     ids, _ = padded_batch([6, 6])
     model(ids, labels=ids % 3).loss.backward()
     assert len(calls) == 4

@@ -12,7 +12,7 @@ import yaml
 
 from xlmrxl_train import __version__
 from xlmrxl_train.cli import help as help_text
-from xlmrxl_train.cli.compose import Library, compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.cli.typed import did_you_mean
 from xlmrxl_train.config import Config, to_dict
@@ -120,7 +120,7 @@ def _composed(command: str, arguments: Arguments) -> int:
             raise ConfigError("--cfg shows one configuration, -m makes many. Leave one of them out.")
         return sweep(command, arguments.overrides, config_dir=arguments.config_dir)
     if arguments.show_config:
-        config, faults = compose_config(arguments.overrides, config_dir=arguments.config_dir)
+        config, faults = compose_config(arguments.overrides, library(arguments.config_dir))
         _print_config(config)
         if faults:
             raise ConfigError(*faults)
@@ -178,8 +178,8 @@ def _help(prefix: str) -> int:
     if prefix:
         print(help_text.listing(prefix))
         return 0
-    files: Library = library()
-    print(help_text.overview({name: (command.arguments, command.help) for name, command in COMMANDS.items()}, files))
+    commands = {name: (command.arguments, command.help) for name, command in COMMANDS.items()}
+    print(help_text.overview(commands, library()))
     return 0
 
 

@@ -134,17 +134,14 @@ def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None 
     Raises:
         ConfigError: With every fault found, one line each.
     """
-    config, faults = compose_config(overrides, config_dir=config_dir)
+    config, faults = compose_config(overrides, library(config_dir))
     if faults:
         raise ConfigError(*faults)
     return config
 
 
-def compose_config(
-    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
-) -> tuple[Config, tuple[str, ...]]:
+def compose_config(overrides: Sequence[str], files: Library) -> tuple[Config, tuple[str, ...]]:
     """Return what composes, and all faults."""
-    files = library(config_dir)
     faults = list(files.faults)
     choices, values = _split(overrides, files, faults)
     if "recipe" not in choices and not any(fault.key == "recipe" for fault in faults):

@@ -68,9 +68,9 @@ def _axis(line: str, files: Library) -> list[tuple[str, str | None]]:
         return [(line, None)]
     if not parsed.is_discrete_sweep():
         raise ValueError("an interval needs a search; use range(start, stop, step)")
-    sweep = parsed.value()
-    if isinstance(sweep, Glob):  # Hydra's own looks into one folder only; recipes may lie deeper
-        values = sweep.filter(sorted(files.groups.get(parsed.key_or_group, {})))
+    swept: object = parsed.value()
+    if isinstance(swept, Glob):  # Hydra's own looks into one folder only; recipes may lie deeper
+        values = swept.filter(sorted(files.groups.get(parsed.key_or_group, {})))
     else:
         values = list(parsed.sweep_string_iterator())
     if not values:
@@ -86,8 +86,9 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
     Raises:
         ConfigError: A sweep means nothing, every job has a fault, or run.dir is the same for several jobs.
     """
-    jobs = expand(overrides, library(config_dir))
-    names = [_place(job, config_dir) for job in jobs]
+    files = library(config_dir)
+    jobs = expand(overrides, files)
+    names = [_place(job, files) for job in jobs]
     for folder, same in _by_folder(jobs).items():
         if len(same) == 1:
             continue
@@ -96,7 +97,7 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
             added = [f"{key}={re.sub(r'[^A-Za-z0-9._+-]+', '-', job.swept[key])}" for key in varying]
             name = ",".join([names[jobs.index(job)], *added])
             job.overrides.append(f"run.name='{name}'")
-            _place(job, config_dir)
+            _place(job, files)
         if len(_by_folder(same)) < len(same):
             raise ConfigError(
                 f"run.dir must differ between jobs, got {folder} for {len(same)} of them. "
@@ -107,9 +108,9 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
     return jobs
 
 
-def _place(job: Job, config_dir: str | Path | None) -> str:
+def _place(job: Job, files: Library) -> str:
     """Set the job's folder and faults; return its run.name."""
-    config, job.faults = compose_config(job.overrides, config_dir=config_dir)
+    config, job.faults = compose_config(job.overrides, files)
     job.folder, job.state = config.run.dir, "refused" if job.faults else "not started"
     return config.run.name
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -48,10 +49,9 @@ class HubSource:
         A branch moves, so where the revision is not a commit, the data is opened to see which one it came from.
         """
         dataset, hub = self._dataset, self._hub
-        commit = [hub.revision]
-        if not _COMMIT.fullmatch(hub.revision):
-            # Addresses of the files, which hold the commit that the branch led to.
-            commit = sorted(map(str, self._open(split, language).info.download_checksums or commit))
+        commit = hub.revision
+        if not _COMMIT.fullmatch(commit):
+            commit = _commit_of(self._open(split, language))
         whose = [dataset.language_column, language] if dataset.language_column else None
         roles = column_of_role(dataset.columns, hub.columns, language)
         configuration = hub.configuration.replace("{language}", language)
@@ -100,8 +100,19 @@ class HubSource:
                 opened = datasets.load_dataset(hub.repository, configuration or None, split=name, revision=hub.revision)
             except Exception as error:  # the HTTP libraries below it, which change with its version, share no base
                 raise _fault(hub, configuration, name, error) from error
+            if _COMMIT.fullmatch(hub.revision) and (commit := _commit_of(opened)) != hub.revision:
+                # Without a network `datasets` takes the newest commit that it has, whatever was asked for.
+                raise ConfigError(
+                    f"dataset.hub.revision: {hub.repository} at revision {hub.revision} was asked for and is not on "
+                    f"this machine, which has {commit}. Fetch it on a machine with a network."
+                )
             self._opened[split, language] = opened
         return self._opened[split, language]
+
+
+def _commit_of(rows: datasets.Dataset) -> str:
+    """Return the commit that rows came from: `datasets` names the folder of its cache after it."""
+    return Path(rows.cache_files[0]["filename"]).parent.name
 
 
 def _name_of(rows: datasets.Dataset, column: str, value: Any) -> str:

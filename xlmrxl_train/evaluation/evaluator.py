@@ -5,7 +5,7 @@ content whoever runs it. Predictions are gathered with their example's number; e
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from xlmrxl_train import metrics
@@ -15,6 +15,7 @@ from xlmrxl_train.evaluation.bootstrap import interval
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.tasks import Prediction, Task
 from xlmrxl_train.track.console import Console
+from xlmrxl_train.training.stop import Stopped
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,11 +36,13 @@ class Evaluator:
     tokens_per_batch: int
     resamples: int
     console: Console
+    stop: Callable[[], bool] = lambda: False
 
     def evaluate(self, corpus: Corpus, *, intervals: bool) -> dict[str, LanguageScore]:
         """Return the scores per language, on every rank.
 
         Raises:
+            Stopped: A stop was requested on any rank; nothing was scored.
             RuntimeError: Examples are missing or doubled among the predictions (a defect of ours; it names them).
         """
         world = self.strategy.world
@@ -69,6 +72,8 @@ class Evaluator:
                 if index < len(plan):
                     predictions += self.task.predict(output, batch)
                 advance()
+                if world.any(self.stop()):
+                    raise Stopped
         return predictions
 
     def score(self, corpus: Corpus, predictions: Sequence[Prediction], *, intervals: bool) -> dict[str, LanguageScore]:

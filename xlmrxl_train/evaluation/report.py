@@ -57,6 +57,8 @@ class Report:
 
     def averages(self) -> dict[str, dict[str, float | None]]:
         """Return, per metric, the mean over languages, that without the training languages, and the transfer gap."""
+        if not self.languages:
+            return {}
         trained = [code for code in self.languages if code in self.protocol.train_languages]
         others = [code for code in self.languages if code not in trained]
         result: dict[str, dict[str, float | None]] = {}
@@ -111,6 +113,8 @@ class Report:
         if protocol.limit:
             lines += [f"**data.limit={protocol.limit}**: only the first examples of each split and language.", ""]
         lines += [f"Setting: {self.protocol.setting(list(self.languages))}.", ""]
+        if not self.languages:
+            return "\n".join([*lines, "Nothing was evaluated.", ""])
         lines += ["| language | | script | family | " + " | ".join(self.metrics) + " | 95 % interval | n |"]
         lines += ["| --- | --- | --- | --- |" + " ---: |" * len(self.metrics) + " --- | ---: |"]
         for code, score in self.languages.items():

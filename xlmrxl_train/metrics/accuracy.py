@@ -12,7 +12,8 @@ HIGHER_IS_BETTER = True
 
 def statistics(predictions: Sequence[int], references: Sequence[int]) -> np.ndarray:
     """Return 1.0 where the class is right, else 0.0, as [examples, 1]."""
-    return (np.asarray(predictions) == np.asarray(references)).astype(np.float64).reshape(-1, 1)
+    right = np.asarray(predictions) == np.asarray(references)
+    return np.asarray(right, dtype=np.float64).reshape(-1, 1)
 
 
 def fold(rows: np.ndarray) -> float:

@@ -103,7 +103,8 @@ def choose_backend(
     """
     if name not in ATTENTION_BACKENDS:
         raise ConfigError(
-            f'attn_implementation must be one of {", ".join(ATTENTION_BACKENDS)}, got "{name}". "auto" picks per device.'
+            f'attn_implementation must be one of {", ".join(ATTENTION_BACKENDS)}, got "{name}". '
+            '"auto" picks per device.'
         )
     fault = _varlen_fault(device, dtype, dropout_p)
     if name == "varlen" and fault is not None:

@@ -76,11 +76,12 @@ class PackedInputs:
         return output
 
 
-def pack_inputs(inputs: EncoderInputs, pad_token_id: int) -> PackedInputs:
+def pack_inputs(inputs: EncoderInputs, config: XLMRobertaXLConfig) -> PackedInputs:
     """Bring a call's arguments to packed form; packed ones pass through.
 
     Raises:
-        DataError: Not exactly one of input_ids and inputs_embeds, or shapes that do not fit together.
+        DataError: Not exactly one of input_ids and inputs_embeds, shapes that do not fit together, or a sequence
+            longer than the position table.
     """
     given = inputs.input_ids if inputs.input_ids is not None else inputs.inputs_embeds
     if given is None or (inputs.input_ids is not None and inputs.inputs_embeds is not None):
@@ -89,9 +90,10 @@ def pack_inputs(inputs: EncoderInputs, pad_token_id: int) -> PackedInputs:
     if inputs.sequences is not None:
         if len(given) != inputs.sequences.num_tokens:
             raise DataError(
-                f"a packed input must have the {inputs.sequences.num_tokens} tokens of its sequences, got {len(given)}. "
-                "Build sequences from the lengths of this batch."
+                f"a packed input must have the {inputs.sequences.num_tokens} tokens of its sequences, "
+                f"got {len(given)}. Build sequences from the lengths of this batch."
             )
+        _check_length(inputs, inputs.sequences, config)
         return PackedInputs(encoder=inputs, sequences=inputs.sequences)
     dims = 2 if inputs.input_ids is not None else 3
     if given.dim() != dims:
@@ -99,12 +101,25 @@ def pack_inputs(inputs: EncoderInputs, pad_token_id: int) -> PackedInputs:
             f"a padded input must have {dims} dimensions, got {given.dim()}. "
             "Give (batch, length), or pass sequences= with a packed one."
         )
-    return _pack_padded(inputs, given, pad_token_id)
+    return _pack_padded(inputs, given, config)
 
 
-def _pack_padded(inputs: EncoderInputs, given: Tensor, pad_token_id: int) -> PackedInputs:
+def _check_length(inputs: EncoderInputs, sequences: PackedSequences, config: XLMRobertaXLConfig) -> None:
+    """Refuse what would read beyond the position table: on a GPU that is an assertion without a name."""
+    past = 0 if inputs.past_key_values is None else inputs.past_key_values.get_seq_length()
+    limit = config.max_position_embeddings - config.pad_token_id - 1
+    if inputs.position_ids is None and past + sequences.max_length > limit:
+        raise DataError(
+            f"a sequence must have at most {limit} tokens, got {past + sequences.max_length}. Truncate or split it."
+        )
+
+
+def _pack_padded(inputs: EncoderInputs, given: Tensor, config: XLMRobertaXLConfig) -> PackedInputs:
     batch_size, length = given.shape[:2]
+    pad_token_id = config.pad_token_id
     padding, sequences = find_padding(batch_size, length, inputs.attention_mask, given.device)
+    if inputs.attention_mask is not None:  # without a mask, padding tokens count as tokens but not as positions
+        _check_length(inputs, sequences, config)
     cache, position_ids = inputs.past_key_values, inputs.position_ids
     past_B = None if cache is None else cache.num_positions_B
     if inputs.input_ids is not None:
@@ -215,7 +230,7 @@ class XLMRobertaXLModel(PreTrained):
                 encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask,
                 past_key_values=past_key_values, sequences=sequences, encoder_sequences=encoder_sequences,
             ),
-            self.config.pad_token_id,
+            self.config,
         )  # fmt: skip
         packed = inputs.encoder
         if packed.position_ids is None:

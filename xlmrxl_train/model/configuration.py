@@ -161,7 +161,9 @@ def _faults(config: XLMRobertaXLConfig) -> Sequence[str]:
     for key in positive:
         value = getattr(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            faults.append(f"{key} must be an integer of at least 1, got {value!r}. Take the Hub's value or a larger one.")
+            faults.append(
+                f"{key} must be an integer of at least 1, got {value!r}. Take the Hub's value or a larger one."
+            )
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
         value = getattr(config, key)
         if value is not None and (not isinstance(value, int | float) or not 0.0 <= value < 1.0):

@@ -51,7 +51,9 @@ def _from_blocks(blocks: list[Tensor], sequences: PackedSequences, num_heads: in
     rows_PD = blocks[0].new_empty(sequences.groups[-1].stop, num_heads * head_size)
     for block, group in zip(blocks, sequences.groups, strict=True):
         block_NHLd = block.view(group.num_sequences, num_heads, group.max_length, head_size)
-        target_NLHd = rows_PD[group.start : group.stop].view(group.num_sequences, group.max_length, num_heads, head_size)
+        target_NLHd = rows_PD[group.start : group.stop].view(
+            group.num_sequences, group.max_length, num_heads, head_size
+        )
         target_NLHd.copy_(block_NHLd.transpose(1, 2))
     return rows_PD if sequences.places is None else rows_PD.index_select(0, sequences.places)
 

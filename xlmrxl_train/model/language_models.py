@@ -83,7 +83,7 @@ class _LanguageModel(PreTrained):
             use_cache = True
         if self.config.is_decoder and use_cache and past_key_values is None:
             arguments.past_key_values = KeyValueCache()
-        inputs = pack_inputs(arguments, self.config.pad_token_id)
+        inputs = pack_inputs(arguments, self.config)
         output = encode(self.roberta, inputs, output_hidden_states, output_attentions)
         hidden_TD = output.last_hidden_state
         assert hidden_TD is not None

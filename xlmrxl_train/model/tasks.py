@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from xlmrxl_train.errors import DataError
+from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.model.base import EncoderInputs, PackedInputs, XLMRobertaXLModel, pack_inputs
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
 from xlmrxl_train.model.heads import ClassificationHead, head_dropout
@@ -57,7 +57,7 @@ class _TaskModel(PreTrained):
     def _encode(
         self, arguments: EncoderInputs, output_hidden_states: bool, output_attentions: bool
     ) -> tuple[PackedInputs, ModelOutput, Tensor]:
-        inputs = pack_inputs(arguments, self.config.pad_token_id)
+        inputs = pack_inputs(arguments, self.config)
         output = encode(self.roberta, inputs, output_hidden_states, output_attentions)
         states_TD = output.last_hidden_state
         assert states_TD is not None
@@ -198,13 +198,22 @@ class XLMRobertaXLForTokenClassification(_TaskModel):
 
 
 class XLMRobertaXLForQuestionAnswering(_TaskModel):
-    """Find where an answer starts and ends."""
+    """Find where an answer starts and ends.
+
+    Raises:
+        ConfigError: num_labels is not 2.
+    """
 
     head_modules: ClassVar[tuple[str, ...]] = ("qa_outputs",)
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
+        if config.num_labels != 2:
+            raise ConfigError(
+                f"num_labels must be 2 for question answering (start and end), got {config.num_labels}. "
+                "Pass num_labels=2 when loading another task's model."
+            )
         super().__init__(config)
-        self.qa_outputs = Linear(config.hidden_size, 2)
+        self.qa_outputs = Linear(config.hidden_size, config.num_labels)
         initialize(self.qa_outputs, config.initializer_range)
 
     def forward(

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,14 +116,16 @@ def load_restricted(path: Path, allowed: Sequence[type] = ()) -> object:
     Raises:
         CheckpointError: The file is missing, damaged, or names other classes or functions.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Check the path.")
+    with path.open("rb") as file:
+        if file.read(1) not in (b"P", b"\x80"):  # a zip archive, or an older bare pickle
+            raise _damaged(path, "a torch file", ValueError("it begins like neither a zip archive nor a pickle"))
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist. Check the path.") from None
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
-            raise _damaged(path, "a torch file", error) from error
         raise CheckpointError(
             f"{path} must hold tensors and plain data only, got a pickle that would run code "
             f"({_reason(error)}). Do not load it; ask its author for safetensors."
@@ -254,7 +257,7 @@ def _match(
     for full in own:
         if full not in found | replaced and not _may_be_new(full, own, found, heads, replaced):
             faults.append(f"  missing: {full}")
-    unused = [full for full in in_file if full not in own]
+    unused = sorted(full for full in in_file if full not in own)
     for full in unused:
         if full not in KNOWN_HEAD_NAMES and full not in _BUFFERS:
             faults.append(f"  unexpected: {full} in {reader.file_of(in_file[full])}")

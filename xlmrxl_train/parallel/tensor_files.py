@@ -5,7 +5,10 @@ is JSON, which can only name tensors, and each tensor is read by torch.load(weig
 """
 
 import json
+import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +104,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -> None:
     """Write every rank's part of `tensors` into `folder`; equal tensors of several ranks are written once."""
-    dcp.save(dict(tensors), storage_writer=_Writer(folder), no_dist=world.size == 1)
+    with _without_single_process_warning():
+        dcp.save(dict(tensors), storage_writer=_Writer(folder), no_dist=world.size == 1)
 
 
 def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -> None:
@@ -122,4 +126,13 @@ def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
             f"{folder} holds another model: {'; '.join(faults[:5])}{' ...' if len(faults) > 5 else ''}. "
             "Resume with the configuration that wrote it, or set run.resume=never and another run.name."
         )
-    dcp.load(dict(tensors), storage_reader=_Reader(folder), no_dist=world.size == 1)
+    with _without_single_process_warning():
+        dcp.load(dict(tensors), storage_reader=_Reader(folder), no_dist=world.size == 1)
+
+
+@contextmanager
+def _without_single_process_warning() -> Iterator[None]:
+    """Silence DCP's remark that one process saves alone, which is what `no_dist` asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
+        yield

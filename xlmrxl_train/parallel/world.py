@@ -25,7 +25,7 @@ def launched_ranks() -> int:
 @cache
 def _store() -> dist.Store:
     """Return the launcher's key-value store; kept, because rank 0 may serve it to the others."""
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))
+    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))[0]
     return store
 
 
@@ -43,9 +43,9 @@ def from_first_rank(make: Callable[[], T]) -> T:
             value = make()
         except Exception as error:
             value = error
-        store.set("value", pickle.dumps(value))
+        store.set("value", pickle.dumps(value).hex())
     else:
-        value = pickle.loads(store.get("value"))  # written by rank 0 of this job
+        value = pickle.loads(bytes.fromhex(store.get("value").decode()))  # written by rank 0 of this job
     if isinstance(value, Exception):
         raise value
     return value
@@ -109,6 +109,10 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Return, on every rank, whether `flag` holds on any of them."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor([float(flag)])) > 0)
+
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every rank."""
         if self.size == 1:
@@ -133,9 +137,9 @@ class World:
                 outcome = (action(), None)
             except Exception as error:
                 outcome = (None, error)
-        value, error = self.broadcast(outcome)
-        if error is not None:
-            raise error
+        value, fault = self.broadcast(outcome)
+        if fault is not None:
+            raise fault
         return value  # type: ignore[return-value]
 
     def close(self) -> None:

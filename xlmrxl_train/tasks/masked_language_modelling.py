@@ -42,7 +42,7 @@ class MaskedLanguageModelling(Task):
         """Yield the rows that have text."""
         roles = [role for role in ("text", "text_pair") if role in self.dataset.columns]
         for row in rows:
-            values = {role: row.values.get(role) for role in roles}
+            values: dict[str, Any] = {role: row.values.get(role) for role in roles}
             for role, text in values.items():
                 if not isinstance(text, str):
                     raise DataError(

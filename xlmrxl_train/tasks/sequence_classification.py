@@ -122,7 +122,7 @@ class SequenceClassification(Task):
         if self.problem_type != "single_label_classification":
             return float(sum(len(label) if isinstance(label, list) else 1 for label in labels))
         weights = self.class_weights or [1.0] * len(self.dataset.labels)
-        return sum(weights[label] for label in labels if label != IGNORED)
+        return float(sum(weights[label] for label in labels if label != IGNORED))
 
     def no_target(self) -> dict[str, Any]:
         """Return the ignored class."""
@@ -130,6 +130,7 @@ class SequenceClassification(Task):
 
     def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
         """Return class ids, lists of 0 and 1, or numbers."""
+        assert output.logits is not None
         logits = output.logits.float().cpu()
         if self.problem_type == "single_label_classification":
             predictions = logits.argmax(-1).tolist()

@@ -54,7 +54,9 @@ class Console:
         bar = live.add_task(name, total=total, completed=done, note="")
 
         def advance(note: str = "") -> None:
-            live.update(bar, advance=1, **({"note": note} if note else {}))
+            live.advance(bar)
+            if note:
+                live.update(bar, note=note)
 
         try:
             yield advance

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,22 @@ def finite(value: Any) -> Any:
 class JsonLines:
     """Appends events to a file, each visible at once."""
 
-    def __init__(self, path: Path, *, resume_step: int) -> None:
-        """Open `path`, first dropping what a run that stopped later than `resume_step` wrote of later steps."""
+    def __init__(self, path: Path, *, keep: int) -> None:
+        """Open `path`, keeping its first `keep` lines: what came later will be computed again."""
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= resume_step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            temporary = path.with_suffix(".partial")
+            with path.open(encoding="utf-8") as old, temporary.open("w", encoding="utf-8") as new:
+                new.writelines(islice(old, keep))
             temporary.replace(path)
+        self.lines = keep
         self.file = path.open("a", encoding="utf-8")
 
     def log(self, event: str, values: dict[str, Any]) -> None:
         """Append one event."""
         self.file.write(json.dumps(finite({"event": event, **values}), ensure_ascii=False) + "\n")
         self.file.flush()
+        self.lines += 1
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line; infinity for one that was cut off in the middle of writing."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

@@ -1,9 +1,11 @@
 """A run's folder: who may write in it, and whether an earlier run in it goes on.
 
 config.yaml, environment.json, metrics.jsonl, checkpoints/, model/, report.json, report.md
+    stopped.json    while the run waits to go on after it was asked to stop
 """
 
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -94,6 +96,11 @@ class RunFolder:
             self.lock.close()
             self.lock = None
 
+    def write_stopped(self, reason: str, step: int) -> None:
+        """Say in stopped.json that the run stopped on purpose, so that no launcher starts it again by itself."""
+        text = json.dumps({"reason": reason, "step": step})
+        (self.path / "stopped.json").write_text(text + "\n", encoding="utf-8")
+
     def write_config(self, config: Config) -> None:
         """Write config.yaml, whole or not at all."""
         temporary = self.path / ".config.yaml.partial"
@@ -153,6 +160,7 @@ def open_folder(folder: RunFolder, config: Config, say: Callable[[str], None]) -
     folder.acquire()
     if not folder.is_run:
         folder.write_config(config)
+    (folder.path / "stopped.json").unlink(missing_ok=True)
     if resume not in ("auto", "never"):
         return resume
     checkpoint, faults = Checkpointer(folder.path / "checkpoints", keep=1).latest()

@@ -12,9 +12,12 @@ class TrainState:
     skipped: int = 0  # steps that changed no weight because loss or gradient was not finite
     skipped_in_a_row: int = 0
     tokens: int = 0  # real tokens seen, over all ranks
-    seconds: float = 0.0  # of training, without evaluation, over all sessions of the run
+    loss_sum: float = 0.0  # over all targets since the last line of the log
+    num_targets: float = 0.0  # likewise
     best_step: int | None = None  # the step whose checkpoint scored best on the selection split
     best_score: float | None = None
+    validated_step: int = 0  # the last step after which the validation split was scored
+    metrics_lines: int = 0  # lines of metrics.jsonl when the checkpoint was written
 
     @property
     def updates(self) -> int:

@@ -8,12 +8,12 @@ ranks and micro-batches is too; each loss sum is scaled by world size / N. That 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from xlmrxl_train.config import Config
+from xlmrxl_train.config import Config, ScheduleConfig
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.parallel import StepResult, Strategy
@@ -23,6 +23,7 @@ from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.schedule import learning_rate
 from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.stop import Stopped, StopRequest
 
 
 def seed_of(*parts: int) -> int:
@@ -36,14 +37,16 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
     return min(steps, config.train.max_steps) if config.train.max_steps else steps
 
 
-@dataclass
-class Window:
-    """What happened since the last line of the log; sums over this rank's micro-batches."""
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """One optimizer step, as it was done."""
 
-    loss_sums: list[torch.Tensor] = field(default_factory=list)  # float32 scalars, on the device
-    num_targets: float = 0.0
-    tokens: int = 0  # over all ranks
-    seconds: float = 0.0  # of steps and of waiting for their input
+    number: int  # from 0
+    lr: float
+    loss_sum: float  # over all targets and ranks
+    num_targets: float  # over all ranks
+    result: StepResult
+    stop: bool  # whether any rank was asked to stop
 
 
 @dataclass(kw_only=True)
@@ -58,68 +61,87 @@ class Trainer:
     metrics: JsonLines | None  # on rank 0
     validate: Callable[[TrainState], float | None]  # scores the selection split; higher is better
     state: TrainState
-    stop_requested: Callable[[], bool]  # on any rank: save and stop after this step
-    window: Window = field(default_factory=Window)
+    stop: StopRequest
+    window_tokens: int = 0  # since the last line of the log, over all ranks
+    window_seconds: float = 0.0  # of steps and of waiting for their input, likewise
 
-    def run(self) -> bool:
-        """Train to the last step and return True, or save and return False where a stop was requested before."""
-        state, settings = self.state, self.config.train
-        total = total_steps(self.config, self.batches.steps_per_epoch)
-        validate_every = self.config.evaluate.every
-        validate_every = self.batches.steps_per_epoch if validate_every is None else validate_every
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            Stopped: A stop was requested; the state is saved, and `run` goes on from it.
+        """
+        state, batches = self.state, self.batches
+        total = total_steps(self.config, batches.steps_per_epoch)
         with self.console.task("train", total, done=state.step) as advance:
+            if self._validation_due(total) and state.validated_step < state.step:  # stopped before it was done
+                self._validate_and_save(total)
             began = time.monotonic()
-            for step, micro_batches in self.batches.iterate(state.step, total):
-                lr = learning_rate(self.config.schedule, self.config.optimizer.lr, step, total)
-                result, stop = self._step(step, micro_batches, lr)
-                self._count(step, result, time.monotonic() - began)
-                log = state.step % settings.log_every == 0 or state.step == total
-                advance(self._log(lr, result) if log else "")
-                last = state.step == total
-                improved = False
-                if validate_every and (state.step % validate_every == 0 or last):
-                    improved = self._validate()
-                if improved or last or stop or state.step % (settings.checkpoint_every or total) == 0:
-                    self.checkpointer.save(self.strategy, state)
-                if stop and not last:
-                    return False
+            for number, micro_batches in batches.iterate(state.step, total):
+                step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
+                self._count(step, time.monotonic() - began)
+                log = state.step % self.config.train.log_every == 0 or state.step == total
+                advance(self._log(step) if log else "")
+                if step.stop and state.step < total:
+                    self._save()
+                    raise Stopped
+                self._validate_and_save(total)
                 began = time.monotonic()
-        return True
 
-    def _step(self, step: int, micro_batches: list[Batch], lr: float) -> tuple[StepResult, bool]:
-        """Run one optimizer step; also say whether any rank was asked to stop."""
+    @property
+    def _rate(self) -> tuple[ScheduleConfig, float]:
+        return self.config.schedule, self.config.optimizer.lr
+
+    def _step(self, number: int, micro_batches: list[Batch], lr: float) -> Step:
+        """Run one optimizer step."""
         world = self.strategy.world
-        torch.manual_seed(seed_of(self.config.seed, step, world.rank))  # dropout: other masks on every rank and step
+        torch.manual_seed(seed_of(self.config.seed, number, world.rank))  # dropout: other masks on every rank and step
         num_targets = sum(batch.num_targets for batch in micro_batches)
-        sums = torch.tensor([num_targets, float(self.stop_requested())], device=world.device)
-        world.sum(sums)
-        scale = world.size / sums[0].clamp(min=1e-9)
+        sums = world.sum(
+            torch.tensor([num_targets, float(self.stop())], dtype=torch.float64).to(world.device, non_blocking=True)
+        )
+        scale = (world.size / sums[0].clamp(min=1e-9)).float()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
         for index, batch in enumerate(micro_batches):
-            inputs = batch.to(world.device).inputs
-            loss_sum = self.strategy.accumulate(
-                inputs, scale if batch.examples else scale * 0, last=index == len(micro_batches) - 1
-            )
+            counts = scale if batch.examples else scale * 0
+            last = index == len(micro_batches) - 1
+            loss = self.strategy.accumulate(batch.to(world.device).inputs, counts, last=last)
             if batch.examples:
-                self.window.loss_sums.append(loss_sum)
-        self.window.num_targets += num_targets
-        return self.strategy.step(lr), bool(sums[1] > 0)
+                loss_sum += loss
+        world.sum(loss_sum)
+        result = self.strategy.step(lr)
+        return Step(
+            number=number,
+            lr=lr,
+            loss_sum=float(loss_sum),
+            num_targets=float(sums[0]),
+            result=result,
+            stop=bool(sums[1] > 0),
+        )
 
-    def _count(self, step: int, result: StepResult, seconds: float) -> None:
-        state, tokens = self.state, self.batches.tokens(step)
-        state.step = step + 1
+    def _count(self, step: Step, seconds: float) -> None:
+        """Add a step to the counters.
+
+        Raises:
+            RunError: Too many steps in a row were skipped.
+        """
+        state, tokens = self.state, self.batches.tokens(step.number)
+        state.step = step.number + 1
         state.tokens += tokens
-        state.seconds += seconds
-        self.window.tokens += tokens
-        self.window.seconds += seconds
-        if not result.skipped:
+        self.window_tokens += tokens
+        self.window_seconds += seconds
+        if not step.result.skipped:
             state.skipped_in_a_row = 0
+            state.loss_sum += step.loss_sum
+            state.num_targets += step.num_targets
             return
         state.skipped += 1
         state.skipped_in_a_row += 1
-        names = [self.batches.corpus.name(example) for example in self.batches.examples(step)]
-        self.console.say(f"step {state.step} skipped: gradient norm {result.grad_norm}, examples {', '.join(names)}")
+        norm = step.result.grad_norm
+        names = [self.batches.corpus.name(example) for example in self.batches.examples(step.number)]
+        self.console.say(f"step {state.step} skipped: gradient norm {norm}, examples {', '.join(names)}")
         if self.metrics:
-            self.metrics.log("skip", {"step": state.step, "grad_norm": str(result.grad_norm), "examples": names})
+            self.metrics.log("skip", {"step": state.step, "grad_norm": str(norm), "examples": names})
         if state.skipped_in_a_row >= self.config.train.max_skipped:
             raise RunError(
                 f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite "
@@ -127,32 +149,50 @@ class Trainer:
                 "or look at the examples named in metrics.jsonl."
             )
 
-    def _log(self, lr: float, result: StepResult) -> str:
-        """Write one line of metrics and return what the progress bar shows."""
-        window, state, world = self.window, self.state, self.strategy.world
-        loss_sum = torch.stack(window.loss_sums).sum() if window.loss_sums else torch.zeros((), device=world.device)
-        sums = world.sum(torch.stack([loss_sum.double(), torch.tensor(window.num_targets).double().to(world.device)]))
-        loss = float(sums[0] / sums[1])
-        speed = window.tokens / window.seconds
-        self.window = Window()
+    def _log(self, step: Step) -> str:
+        """Write one line of metrics and return what the progress bar shows; loss is the mean since the last line."""
+        state = self.state
+        loss = state.loss_sum / state.num_targets if state.num_targets else math.nan
+        speed = self.window_tokens / self.window_seconds
+        state.loss_sum = state.num_targets = 0.0
+        self.window_tokens, self.window_seconds = 0, 0.0
         if self.metrics:
             values = {
                 "step": state.step,
                 "epoch": round(state.step / self.batches.steps_per_epoch, 4),
                 "loss": loss,
-                "lr": lr,
-                "grad_norm": result.grad_norm,
+                "lr": step.lr,
+                "grad_norm": step.result.grad_norm,
                 "tokens": state.tokens,
                 "tokens_per_second": round(speed, 1),
                 "skipped": state.skipped,
             }
             self.metrics.log("train", values)
-        return f"loss {loss:.4f}  lr {lr:.2e}  {speed:,.0f} tokens/s"
+        return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s"
 
-    def _validate(self) -> bool:
-        """Score the selection split and remember whether this is the best step so far."""
-        score = self.validate(self.state)
-        if score is None or (self.state.best_score is not None and score <= self.state.best_score):
-            return False
-        self.state.best_score, self.state.best_step = score, self.state.step
-        return True
+    def _validation_due(self, total: int) -> bool:
+        """Return whether the validation split is to be scored after the steps done so far."""
+        step, every = self.state.step, self.config.evaluate.every
+        every = self.batches.steps_per_epoch if every is None else every
+        return step > 0 and every > 0 and (step % every == 0 or step == total)
+
+    def _validate_and_save(self, total: int) -> None:
+        """Score the validation split and write a checkpoint, each where it is due or the model got better."""
+        state = self.state
+        improved = False
+        if self._validation_due(total):
+            try:
+                score = self.validate(state)
+            except Stopped:
+                self._save()  # the validation will be done first when the run goes on
+                raise
+            state.validated_step = state.step
+            if score is not None and (state.best_score is None or score > state.best_score):
+                state.best_score, state.best_step, improved = score, state.step, True
+        every = self.config.train.checkpoint_every
+        if improved or state.step == total or (every and state.step % every == 0):
+            self._save()
+
+    def _save(self) -> None:
+        self.state.metrics_lines = self.metrics.lines if self.metrics else 0
+        self.checkpointer.save(self.strategy, self.state)

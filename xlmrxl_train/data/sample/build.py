@@ -1,11 +1,11 @@
 """Write the sample data set from `lexicon.toml`: `python -m xlmrxl_train.data.sample.build`.
 
-A sentence states facts about one person: what they do, where, on which day. A premise states two
+A sentence states facts about one person: what they do, where, on which date. A premise states two
 of the three kinds of fact, a hypothesis states one, and the label follows by comparing them:
 
     The doctor reads a book in the garden.     The doctor is in the garden.     entailment
     The doctor reads a book in the garden.     The doctor is at the station.    contradiction
-    The doctor reads a book in the garden.     It happens on Monday.            neutral
+    The doctor reads a book in the garden.     It happens on 3 May.             neutral
 
 Every kind of premise and every kind of hypothesis occurs equally often under each label, so
 neither side alone tells the label.
@@ -33,7 +33,7 @@ PARALLEL_ROWS = {"train": 900, "validation": 60}
 """Two-fact sentences of the masked-LM stage, in all languages; train has all one-fact sentences on top."""
 
 KINDS = "APD"
-"""The kinds of fact: action, place, day."""
+"""The kinds of fact: action, place, date."""
 PREMISE_KINDS = ("AP", "AD", "PD")
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 DAYS = (2, 3, 4, 6, 7, 8, 9, 10)
@@ -253,17 +253,22 @@ def build(folder: Path) -> None:
 
     premises: dict[str, list[Facts]] = {}
     for kinds in PREMISE_KINDS:
-        choices = [values[kind] if kind in kinds else [None] for kind in KINDS]
+        choices: list[Sequence[int | None]] = [values[kind] if kind in kinds else [None] for kind in KINDS]
         premises[kinds] = [
             Facts(subject=subject, action=action, place=place, day=day)
-            for subject, action, place, day in product(subjects, *choices)
+            for subject in subjects
+            for action, place, day in product(*choices)
         ]
         rng.shuffle(premises[kinds])
 
     pairs = {split: draw_pairs(premises, NLI_PAIRS[split], values, rng) for split in ("test", "validation")}
-    parallel = {"validation": [premises[kinds].pop() for kinds in PREMISE_KINDS for _ in range(PARALLEL_ROWS["validation"] // 3)]}
-    parallel["train"] = [facts for kinds in PREMISE_KINDS for facts in premises[kinds][: PARALLEL_ROWS["train"] // 3]]
-    parallel["train"] += [one_fact(subject, kind, value) for kind in "AP" for subject in subjects for value in values[kind]]
+    parallel = {}
+    for split in ("validation", "train"):
+        each = PARALLEL_ROWS[split] // len(PREMISE_KINDS)
+        parallel[split] = [facts for kinds in PREMISE_KINDS for facts in premises[kinds][:each]]
+        if split == "validation":
+            premises = {kinds: rest[each:] for kinds, rest in premises.items()}
+    parallel["train"] += [one_fact(s, kind, value) for kind in "AP" for s in subjects for value in values[kind]]
     parallel["train"] += [one_fact(0, "D", day) for day in DAYS]
     pairs["train"] = draw_pairs(premises, NLI_PAIRS["train"], values, rng)
 

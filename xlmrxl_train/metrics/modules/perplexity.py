@@ -1,10 +1,12 @@
 """`xlmrxl_train.metrics.perplexity` as an `evaluate.Metric`."""
 
+from typing import ClassVar
+
 from xlmrxl_train.metrics import modules, perplexity
 
 
 class Perplexity(modules.ScoreMetric):
     """See `xlmrxl_train.metrics.perplexity`."""
 
-    score = perplexity
-    dtype = "float64"
+    score: ClassVar = perplexity
+    dtype: ClassVar = "float64"

@@ -1,0 +1,51 @@
+"""Stopping on purpose: by a signal or a deadline, at the next point where nothing is lost."""
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+SIGNALS = {
+    signal.SIGTERM: "SIGTERM",  # what schedulers send before they kill
+    signal.SIGUSR1: "SIGUSR1",  # SLURM's --signal=B:USR1@60
+    signal.SIGINT: "Ctrl-C",
+}
+
+
+class Stopped(Exception):  # noqa: N818  (a request, not an error)
+    """Work that can be done again was left because a stop was requested."""
+
+
+class StopRequest:
+    """Whether this process was asked to stop, and why.
+
+    Use it as a context manager: signals are handled inside, and as before outside. A second Ctrl-C ends the process
+    at once.
+    """
+
+    def __init__(self, max_hours: float | None, say: Callable[[str], None]) -> None:
+        self.reason: str | None = None
+        self.say = say
+        self.deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
+        self.hours = max_hours
+
+    def __enter__(self) -> "StopRequest":
+        self.before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        if self.reason is None and self.deadline is not None and time.monotonic() >= self.deadline:
+            self.reason = f"train.max_hours={self.hours}"
+        return self.reason is not None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason is not None:
+            raise KeyboardInterrupt
+        self.reason = SIGNALS[signal.Signals(number)]
+        hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+        self.say(f"{self.reason}: saving and stopping at the next step{hint}")
