@@ -11,6 +11,7 @@ PACKAGE = REPOSITORY / "xlmrxl_train"
 # A folder or module of the package -> the others that it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "stop": {"errors"},
     "config": {"errors"},
     "hub": {"errors"},
     "model": {"errors", "hub"},
@@ -19,8 +20,8 @@ MAY_IMPORT = {
     "parallel": {"config", "errors"},
     "tasks": {"config", "data", "errors", "metrics", "model"},
     "track": {"config", "errors"},
-    "training": {"config", "data", "errors", "parallel", "tasks", "track"},
-    "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track"},
+    "training": {"config", "data", "errors", "parallel", "tasks", "track", "stop"},
+    "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track", "stop"},
     "cli": {"config", "errors", "run", "__init__"},
 }
 COMPOSITION_ROOT = {"run", "session", "__init__", "__main__"}  # these know everybody

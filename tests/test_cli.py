@@ -36,6 +36,11 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 # Help
 
 
+@pytest.fixture(autouse=True)
+def _width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def test_help_names_commands_groups_and_keys(capsys: Capture) -> None:
     assert main(["--help"]) == 0
     page = capsys.readouterr().out

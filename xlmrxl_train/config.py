@@ -38,6 +38,7 @@ class ModelConfig:
     name: str = key("tiny", "what reports call it")
     path: str | None = key(None, "Hub id, folder of weights, or run folder; null: random weights of the shape below")
     revision: str | None = key(None, "commit or tag on the Hub")
+    suggested_lr: float = key(1e-5, "peak learning rate that suits this model; optimizer.lr is this unless it is set")
     attn_implementation: str = key("auto", "auto | grouped | sdpa | varlen | eager; auto: by device")
     vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's size")
     hidden_size: int | None = key(None, "width")
@@ -354,6 +355,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "data.limit",
             "strategy.timeout_minutes",
             "optimizer.lr",
+            "model.suggested_lr",
             "optimizer.eps",
             "train.epochs",
             "train.max_steps",

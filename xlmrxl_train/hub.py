@@ -87,7 +87,7 @@ def hub_fault(key: str, what: str, error: Exception) -> ConfigError:
         chain.append(cause)
     names = {parent.__name__ for link in chain for parent in type(link).__mro__}
     tried = f"{key}: {what} was asked for at {constants.ENDPOINT}"
-    if "GatedRepoError" in names:
+    if "GatedRepoError" in names or ("DatasetNotFoundError" in names and "gated" in str(error)):
         return ConfigError(f"{tried}, which wants its terms accepted. Accept them on its page there and set HF_TOKEN.")
     if constants.HF_HUB_OFFLINE or "OfflineModeIsEnabled" in names:
         return ConfigError(

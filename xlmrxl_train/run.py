@@ -17,6 +17,7 @@ from xlmrxl_train.evaluation.report import Protocol, Report
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
+from xlmrxl_train.stop import Stopped, StopRequest
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
@@ -24,7 +25,6 @@ from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
 from xlmrxl_train.training.folder import RunFolder, open_folder
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.stop import Stopped, StopRequest
 from xlmrxl_train.training.trainer import Trainer, total_steps
 
 Scores = dict[str, LanguageScore]
@@ -126,6 +126,9 @@ class Training:
                 self.folder.write_stopped(self.stop.reason or "another rank was asked to stop", self.state.step)
             self.session.console.say(f"stopped after step {self.state.step}; the same command goes on from there")
             return None
+        finally:
+            if self.metrics:
+                self.metrics.close()
 
     def validate(self, state: TrainState) -> float | None:
         """Score the validation split; return what selects the checkpoint."""
@@ -196,7 +199,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
         report = Report(protocol=_trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
-            target = run.path / "evaluation" / config.dataset.name
+            target = run.path / "evaluation" / _file_name(config.dataset.name)
             report.write(target)
             session.console.say(report.to_markdown())
             session.console.say(f"written: {target / 'report.md'}, report.json")
@@ -343,3 +346,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}"
     )
+
+
+def _file_name(name: str) -> str:
+    """Return a data set's name as a folder's: "sample NLI" -> "sample_nli"."""
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name.lower())

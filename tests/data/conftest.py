@@ -11,23 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hub_server import HubServer
 from pyarrow import parquet
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
-sys.path.insert(0, str(Path(__file__).parent))
-from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The real data beside the repository, which is not part of it."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there: the real data is not part of the repository")
-    return folder
 
 
 def small_backend(words: str = "hello world how are you fine thanks") -> Tokenizer:

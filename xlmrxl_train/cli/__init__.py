@@ -20,6 +20,7 @@ from xlmrxl_train.errors import ConfigError, UserError
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 
+FROM_FIRST_RANK = "raised on rank 0"  # a note on an exception that rank 0 reports for all
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -133,7 +134,13 @@ def _launch(command: str, compose: Callable[[], Config]) -> int:
     composed = compose() if _world_size() == 1 else None
     from xlmrxl_train import run
 
-    return run.launch(command, compose if composed is None else lambda: composed)
+    try:
+        return run.launch(command, compose if composed is None else lambda: composed)
+    except UserError as error:
+        if _rank() == 0 or FROM_FIRST_RANK in getattr(error, "__notes__", ()):
+            raise
+        print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)  # rank 0 may know nothing of it
+        return 2
 
 
 def _read(command: str, words: Sequence[str]) -> Arguments:
@@ -190,7 +197,8 @@ def _usage(name: str) -> int:
 
 
 def _print_config(config: Config) -> int:
-    print(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120), end="")
+    if _rank() == 0:
+        print(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120), end="")
     return 0
 
 
@@ -198,7 +206,11 @@ def _world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
 def _say(*lines: str) -> None:
     """Print to standard error, once per job and not once per rank."""
-    if os.environ.get("RANK", "0") == "0":
+    if _rank() == 0:
         print(*lines, sep="\n", file=sys.stderr, flush=True)

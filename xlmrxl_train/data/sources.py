@@ -164,7 +164,7 @@ class FileSource:
         reading = [
             {
                 **asdict(files),
-                **{"path": None, "languages": None, "stand_in": None},
+                "path": None, "languages": None, "stand_in": None,
                 "columns": column_of_role(dataset.columns, files.columns, language),
                 "format": [format_of(path, files, key) for path in self._paths(key, files, language)],
                 "content": [content_hash(path) for path in self._paths(key, files, language)],
@@ -251,7 +251,7 @@ class FileSource:
         """Return the first row, the one after the last, and the number of rows, where `part` asks for it."""
         if not files.part:
             return 0, None, None
-        if len(files.part) != 2 or not 0 <= files.part[0] < files.part[1] <= 1:  # noqa: PLR2004
+        if len(files.part) != 2 or not 0 <= files.part[0] < files.part[1] <= 1:
             raise ConfigError(
                 f"{key}.part must be two shares, as [0.0, 0.5] for the first half, got {files.part}. Mend it."
             )

@@ -13,9 +13,9 @@ from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
 from xlmrxl_train.parallel import Strategy
+from xlmrxl_train.stop import Stopped
 from xlmrxl_train.tasks import Prediction, Task
 from xlmrxl_train.track.console import Console
-from xlmrxl_train.training.stop import Stopped
 
 
 @dataclass(kw_only=True, slots=True)

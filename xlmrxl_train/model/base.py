@@ -151,6 +151,14 @@ def _pack_padded(inputs: EncoderInputs, given: Tensor, config: XLMRobertaXLConfi
     return PackedInputs(encoder=packed, sequences=sequences, padding=padding, encoder_padding=encoder_padding)
 
 
+def _number_tokens(packed: EncoderInputs, sequences: PackedSequences, pad_token_id: int) -> Tensor:
+    """Return the position ids [T] of a packed call that gave none."""
+    ids_T = packed.input_ids
+    if ids_T is None:  # padding cannot be told from embeddings: every token counts
+        ids_T = torch.full((sequences.num_tokens,), pad_token_id + 1, device=sequences.offsets.device)
+    return packed_position_ids(ids_T, sequences, pad_token_id)
+
+
 class XLMRobertaXLPooler(nn.Module):
     """Dense and tanh on each sequence's first token."""
 
@@ -233,15 +241,10 @@ class XLMRobertaXLModel(PreTrained):
             self.config,
         )  # fmt: skip
         packed = inputs.encoder
-        if packed.position_ids is None:
-            assert packed.input_ids is not None or packed.inputs_embeds is not None
-            ids_T = packed.input_ids
-            if ids_T is None:
-                assert packed.inputs_embeds is not None
-                ids_T = torch.full(packed.inputs_embeds.shape[:1], self.config.pad_token_id + 1,
-                                   device=packed.inputs_embeds.device)  # fmt: skip
-            packed.position_ids = packed_position_ids(ids_T, inputs.sequences, self.config.pad_token_id)
-        hidden_TD = self.embeddings(packed.input_ids, packed.position_ids, packed.token_type_ids, packed.inputs_embeds)
+        position_ids_T = packed.position_ids
+        if position_ids_T is None:
+            position_ids_T = _number_tokens(packed, inputs.sequences, self.config.pad_token_id)
+        hidden_TD = self.embeddings(packed.input_ids, position_ids_T, packed.token_type_ids, packed.inputs_embeds)
         hidden_TD = hidden_TD.to(self.residual_dtype or hidden_TD.dtype)
         context = self._context(hidden_TD, inputs, output_attentions=output_attentions)
         states_TD, all_states = self.encoder(hidden_TD, context, keep_all=output_hidden_states)

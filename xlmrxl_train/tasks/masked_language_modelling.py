@@ -77,6 +77,7 @@ class MaskedLanguageModelling(Task):
                 "position_ids": position_ids,
                 "sequences": PackedSequences.from_lengths([len(tokens) for tokens in masked]),
                 "labels": targets,
+                "rows": (targets != IGNORED).nonzero().squeeze(1),  # so that the device need not search them
             },
             examples=examples,
             num_tokens=len(input_ids),

@@ -17,13 +17,13 @@ from xlmrxl_train.config import Config, ScheduleConfig
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.parallel import StepResult, Strategy
+from xlmrxl_train.stop import Stopped, StopRequest
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.schedule import learning_rate
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.stop import Stopped, StopRequest
 
 
 def seed_of(*parts: int) -> int:

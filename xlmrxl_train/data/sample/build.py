@@ -1,14 +1,15 @@
 """Write the sample data set from `lexicon.toml`: `python -m xlmrxl_train.data.sample.build`.
 
-A sentence states facts about one person: what they do, where, on which date. A premise states two
-of the three kinds of fact, a hypothesis states one, and the label follows by comparing them:
+A sentence says what a person does, and where or when or both. A premise has a place and a time: either
+the place tells indoors from outdoors and the time is a weekday, or the time tells summer from winter
+and the place is, say, a village. A hypothesis asserts one of these four circumstances:
 
-    The doctor reads a book in the garden.     The doctor is in the garden.     entailment
-    The doctor reads a book in the garden.     The doctor is at the station.    contradiction
-    The doctor reads a book in the garden.     It happens on 3 May.             neutral
+    The doctor reads a book in the garden on Monday.     The doctor reads a book outdoors.     entailment
+    The doctor reads a book in the garden on Monday.     The doctor reads a book indoors.      contradiction
+    The doctor reads a book in the garden on Monday.     The doctor reads a book in winter.    neutral
 
-Every kind of premise and every kind of hypothesis occurs equally often under each label, so
-neither side alone tells the label.
+Every kind of premise and every hypothesis occurs equally often under each label, so neither side
+alone tells the label.
 """
 
 import argparse
@@ -21,23 +22,18 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SEED = 15
-NLI_PAIRS = {"train": 900, "validation": 72, "test": 180}
-"""Pairs per split and language, multiples of 18 (see `draw_pairs`)."""
-PARALLEL_ROWS = {"train": 900, "validation": 60}
-"""Two-fact sentences of the masked-LM stage, in all languages; train has all one-fact sentences on top."""
+NLI_PAIRS = {"train": 1200, "validation": 72, "test": 180}
+"""Pairs per split and language, multiples of 12 (see `draw_pairs`)."""
+PARALLEL_ROWS = {"train": 800, "validation": 60}
+"""Rows of the masked-LM stage, one sentence in all languages; a quarter names a hypothesis's circumstance."""
 
-KINDS = "APD"
-"""The kinds of fact: action, place, date."""
-PREMISE_KINDS = ("AP", "AD", "PD")
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
-DAYS = (2, 3, 4, 6, 7, 8, 9, 10)
-"""Days of May, the fifth month, which Vietnamese and Chinese write 5."""
 WORD_START = "▁"
 WORD_END = re.compile(r"([.。।۔]$|\d+)")
 
@@ -46,40 +42,44 @@ WORD_END = re.compile(r"([.。।۔]$|\d+)")
 class Language:
     """One table of `lexicon.toml`."""
 
-    code: str
     subjects: Sequence[str]
     actions: Sequence[str]
     actions_feminine: Sequence[str]
-    places: Sequence[str]
-    date: str
-    frames: Mapping[str, str]
+    indoor_places: Sequence[str]
+    outdoor_places: Sequence[str]
+    other_places: Sequence[str]
+    indoors_outdoors: Sequence[str]
+    summer_months: Sequence[str]
+    winter_months: Sequence[str]
+    weekdays: Sequence[str]
+    summer_winter: Sequence[str]
+    frame: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """A sentence before it is put into words: positions in the lexicon, None where nothing is said."""
+class Circumstance:
+    """A place or a time: a list of the lexicon by name, and a position in it."""
+
+    kind: str
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sentence:
+    """What a sentence says, before it is put into words; None where it says nothing."""
 
     subject: int
-    action: int | None = None
-    place: int | None = None
-    day: int | None = None
-
-    @property
-    def kinds(self) -> str:
-        """The kinds of fact stated, as the keys of a language's frames."""
-        return "".join(kind for kind in KINDS if self.get(kind) is not None)
-
-    def get(self, kind: str) -> int | None:
-        """Return the fact of a kind: `A`, `P` or `D`."""
-        return {"A": self.action, "P": self.place, "D": self.day}[kind]
+    action: int
+    place: Circumstance | None = None
+    time: Circumstance | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A premise, a hypothesis of one fact about the same person, and how they relate."""
+    """A premise, a hypothesis about the same person and action, and how they relate."""
 
-    premise: Facts
-    hypothesis: Facts
+    premise: Sentence
+    hypothesis: Sentence
     label: str
 
 
@@ -91,87 +91,117 @@ def read_lexicon(path: Path = FOLDER / "lexicon.toml") -> dict[str, Language]:
     """
     tables = tomllib.loads(unicodedata.normalize("NFC", path.read_text(encoding="utf-8")))
     languages = {
-        code: Language(code=code, **({"actions_feminine": table["actions"]} | table))
-        for code, table in sorted(tables.items())
+        code: Language(**({"actions_feminine": table["actions"]} | table)) for code, table in sorted(tables.items())
     }
-    for language in languages.values():
-        for name in ("subjects", "actions", "actions_feminine", "places", "frames"):
+    for code, language in languages.items():
+        for name in (field.name for field in fields(Language) if field.name != "frame"):
             got, wanted = len(getattr(language, name)), len(getattr(languages["en"], name))
             if got != wanted:
-                raise ValueError(
-                    f"{path}: [{language.code}] {name} must name {wanted} concepts, as in [en], got {got}."
-                )
+                raise ValueError(f"{path}: [{code}] {name} must name {wanted} concepts, as in [en], got {got}.")
     return languages
 
 
-def phrase(language: Language, facts: Facts) -> str:
-    """Put facts into words, with `|` between words that are written together."""
-    is_feminine = facts.subject % 2 == 1
-    actions = language.actions_feminine if is_feminine else language.actions
-    words = {
-        "S": language.subjects[facts.subject],
-        "A": actions[facts.action] if facts.action is not None else "",
-        "P": language.places[facts.place] if facts.place is not None else "",
-        "D": language.date.replace("#", str(facts.day)) if facts.day is not None else "",
-    }
-    frame = language.frames[facts.kinds]
-    if "…" in words["A"]:
-        circumstance = words["P"] or words["D"]
-        frame = frame.replace(" {P}", "").replace(" {D}", "")
-        words["A"] = words["A"].replace("…", circumstance) if circumstance else words["A"].replace(" …", "")
-    return frame.format(**words)
+def phrase(language: Language, sentence: Sentence) -> str:
+    """Put a sentence into words, with `|` between words that are written together."""
+    is_feminine = sentence.subject % 2 == 1
+    action = (language.actions_feminine if is_feminine else language.actions)[sentence.action]
+    place, time = (
+        getattr(language, circumstance.kind)[circumstance.index] if circumstance else ""
+        for circumstance in (sentence.place, sentence.time)
+    )
+    action = action.replace("…", f"{time} {place}")
+    words = language.frame.format(S=language.subjects[sentence.subject], A=action, P=place, T=time)
+    for gap, joint in ((r" {2,}", " "), (r"\|{2,}", "|"), (r" (?=\.)|\|$", "")):
+        words = re.sub(gap, joint, words)
+    return words
 
 
-def sentence(language: Language, facts: Facts) -> str:
-    """Put facts into words as they are written."""
-    return phrase(language, facts).replace("|", "")
+def write_out(language: Language, sentence: Sentence) -> str:
+    """Put a sentence into words as they are written."""
+    return phrase(language, sentence).replace("|", "")
 
 
-def draw_pairs(
-    premises: Mapping[str, list[Facts]], number: int, values: Mapping[str, Sequence[int]], rng: random.Random
-) -> list[Pair]:
-    """Take premises and draw a hypothesis for each, balanced over labels, premises and hypotheses.
+def circumstances(english: Language, *kinds: str) -> list[Circumstance]:
+    """Return all places or times of some lists of the lexicon."""
+    return [Circumstance(kind=kind, index=index) for kind in kinds for index in range(len(getattr(english, kind)))]
 
-    Each kind of premise gets each label equally often. For entailment and contradiction, half of the
-    hypotheses ask for its first fact and half for its second; for neutral, all ask for the fact that
-    it lacks. So each kind of hypothesis gets each label equally often, too.
 
-    Args:
-        premises: Premises not used so far, by their kinds of fact; used up from the end.
-        number: Pairs to draw, a multiple of 18.
-        values: The facts of each kind.
-        rng: The source of randomness.
+def all_premises(english: Language, rng: random.Random) -> tuple[list[Sentence], list[Sentence]]:
+    """Return all premises whose place is telling, and all whose time is, in random order."""
+    deeds = list(product(range(len(english.subjects)), range(len(english.actions))))
+    by_place, by_time = (
+        [
+            Sentence(subject=subject, action=action, place=place, time=time)
+            for (subject, action), place, time in product(
+                deeds, circumstances(english, *places), circumstances(english, *times)
+            )
+        ]
+        for places, times in (
+            (("indoor_places", "outdoor_places"), ("weekdays",)),
+            (("other_places",), ("summer_months", "winter_months")),
+        )
+    )
+    rng.shuffle(by_place)
+    rng.shuffle(by_time)
+    return by_place, by_time
+
+
+def draw_pairs(by_place: list[Sentence], by_time: list[Sentence], number: int, rng: random.Random) -> list[Pair]:
+    """Use up premises from the end, and draw a hypothesis for each, balanced over labels and both sides.
+
+    A third of either kind of premise is entailed, contradicted and neutral; for each label, half of the
+    hypotheses of a kind say indoors (summer) and half say outdoors (winter).
     """
-    half = number // 18
     pairs = []
-    for kinds in PREMISE_KINDS:
-        (missing,) = set(KINDS) - set(kinds)
-        plan = [(label, kind) for label in ("entailment", "contradiction") for kind in kinds]
-        for label, kind in (*plan, ("neutral", missing), ("neutral", missing)):
-            for value in repeat_evenly(values[kind], half, rng):
-                premise = take_premise(premises[kinds], label, kind, value)
-                pairs.append(Pair(premise=premise, hypothesis=one_fact(premise.subject, kind, value), label=label))
+    for premises, is_about_place in ((by_place, True), (by_time, False)):
+        for label, value in product(("entailment", "contradiction", "neutral"), (0, 1)):
+            for _ in range(number // 12):
+                if label == "neutral":
+                    premise = premises.pop()
+                else:
+                    wanted = value if label == "entailment" else 1 - value
+                    premise = take_premise(premises, wanted)
+                asks_place = is_about_place != (label == "neutral")
+                hypothesis = Sentence(
+                    subject=premise.subject,
+                    action=premise.action,
+                    place=Circumstance(kind="indoors_outdoors", index=value) if asks_place else None,
+                    time=None if asks_place else Circumstance(kind="summer_winter", index=value),
+                )
+                pairs.append(Pair(premise=premise, hypothesis=hypothesis, label=label))
     rng.shuffle(pairs)
     return pairs
 
 
-def repeat_evenly(values: Sequence[int], number: int, rng: random.Random) -> list[int]:
-    """Return `number` of the values, each as often as any other but for the remainder."""
-    whole, remainder = divmod(number, len(values))
-    return list(values) * whole + rng.sample(values, remainder)
-
-
-def take_premise(premises: list[Facts], label: str, kind: str, value: int) -> Facts:
-    """Remove and return the last premise that stands in the labelled relation to a fact."""
+def take_premise(premises: list[Sentence], value: int) -> Sentence:
+    """Remove and return the last premise that is indoors or in summer (0), or outdoors or in winter (1)."""
+    kinds = (("indoor_places", "summer_months"), ("outdoor_places", "winter_months"))[value]
     for position in reversed(range(len(premises))):
-        if label == "neutral" or (premises[position].get(kind) == value) == (label == "entailment"):
+        premise = premises[position]
+        if any(circumstance and circumstance.kind in kinds for circumstance in (premise.place, premise.time)):
             return premises.pop(position)
-    raise ValueError(f"No premise left with {label} of {kind}{value}. Lower NLI_PAIRS.")
+    raise ValueError(f"No premise of {' or '.join(kinds)} is left. Lower NLI_PAIRS.")
 
 
-def one_fact(subject: int, kind: str, value: int) -> Facts:
-    """Return a single fact about a person."""
-    return replace(Facts(subject=subject), **{{"A": "action", "P": "place", "D": "day"}[kind]: value})
+def draw_parallel(
+    english: Language, by_place: list[Sentence], by_time: list[Sentence], number: int, rng: random.Random
+) -> list[Sentence]:
+    """Use up premises, and draw as many sentences with one circumstance, half of them a hypothesis's."""
+    rows = [premises.pop() for premises in (by_place, by_time) for _ in range(number // 4)]
+    deeds = product(range(len(english.subjects)), range(len(english.actions)))
+    places, times = (
+        (("indoors_outdoors",), ("indoor_places", "outdoor_places", "other_places")),
+        (("summer_winter",), ("summer_months", "winter_months", "weekdays")),
+    )
+    deeds = list(deeds)
+    for kinds in places:
+        choices = list(product(deeds, circumstances(english, *kinds)))
+        rows += [Sentence(subject=s, action=a, place=place) for (s, a), place in rng.sample(choices, number // 8)]
+    for kinds in times:
+        choices = list(product(deeds, circumstances(english, *kinds)))
+        rows += [Sentence(subject=s, action=a, time=time) for (s, a), time in rng.sample(choices, number // 8)]
+    rng.shuffle(rows)
+    return rows
 
 
 def pieces(phrases: Iterable[str]) -> Iterator[str]:
@@ -247,46 +277,25 @@ def build(folder: Path) -> None:
     """Write all files of the sample into a folder."""
     rng = random.Random(SEED)
     languages = read_lexicon()
-    english = languages["en"]
-    values = {"A": range(len(english.actions)), "P": range(len(english.places)), "D": DAYS}
-    subjects = range(len(english.subjects))
-
-    premises: dict[str, list[Facts]] = {}
-    for kinds in PREMISE_KINDS:
-        choices: list[Sequence[int | None]] = [values[kind] if kind in kinds else [None] for kind in KINDS]
-        premises[kinds] = [
-            Facts(subject=subject, action=action, place=place, day=day)
-            for subject in subjects
-            for action, place, day in product(*choices)
-        ]
-        rng.shuffle(premises[kinds])
-
-    pairs = {split: draw_pairs(premises, NLI_PAIRS[split], values, rng) for split in ("test", "validation")}
-    parallel = {}
-    for split in ("validation", "train"):
-        each = PARALLEL_ROWS[split] // len(PREMISE_KINDS)
-        parallel[split] = [facts for kinds in PREMISE_KINDS for facts in premises[kinds][:each]]
-        if split == "validation":
-            premises = {kinds: rest[each:] for kinds, rest in premises.items()}
-    parallel["train"] += [one_fact(s, kind, value) for kind in "AP" for s in subjects for value in values[kind]]
-    parallel["train"] += [one_fact(0, "D", day) for day in DAYS]
-    pairs["train"] = draw_pairs(premises, NLI_PAIRS["train"], values, rng)
+    by_place, by_time = all_premises(languages["en"], rng)
+    pairs = {split: draw_pairs(by_place, by_time, NLI_PAIRS[split], rng) for split in ("test", "validation")}
+    parallel = {split: draw_parallel(languages["en"], by_place, by_time, number, rng) for split, number in PARALLEL_ROWS.items()}
+    pairs["train"] = draw_pairs(by_place, by_time, NLI_PAIRS["train"], rng)
 
     for split, rows in pairs.items():
-        for language in languages.values():
+        for code, language in languages.items():
             write_table(
-                folder / "nli" / f"{split}-{language.code}.tsv.gz",
+                folder / "nli" / f"{split}-{code}.tsv.gz",
                 ("premise", "hypothesis", "label"),
-                ((sentence(language, row.premise), sentence(language, row.hypothesis), row.label) for row in rows),
+                ((write_out(language, row.premise), write_out(language, row.hypothesis), row.label) for row in rows),
             )
-    for split, facts_of_rows in parallel.items():
-        rng.shuffle(facts_of_rows)
+    for split, sentences in parallel.items():
         write_table(
             folder / "parallel" / f"{split}.tsv.gz",
             tuple(languages),
-            ([sentence(language, facts) for language in languages.values()] for facts in facts_of_rows),
+            ([write_out(language, sentence) for language in languages.values()] for sentence in sentences),
         )
-    phrases = (phrase(language, facts) for language in languages.values() for facts in parallel["train"])
+    phrases = (phrase(language, row) for language in languages.values() for row in parallel["train"])
     write_gzip(folder / "tokenizer.json.gz", build_tokenizer(phrases))
 
 

@@ -1,0 +1,124 @@
+"""Rows from the Hub, through the real `datasets` library and a small local server that speaks the Hub's protocol."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hub_server import HubServer
+
+from xlmrxl_train.config import DatasetConfig, HubConfig
+from xlmrxl_train.data.hub_rows import HubSource
+
+ASK = """
+import json, os
+from xlmrxl_train.config import DataConfig, DatasetConfig, HubConfig
+from xlmrxl_train.data.sources import open_source
+from xlmrxl_train.errors import UserError
+answers = []
+for question in json.loads(os.environ["ASKED"]):
+    hub = HubConfig(**question.pop("hub"))
+    split, language = question.pop("of")
+    columns = question.pop("columns", {"text": "premise", "text_pair": "hypothesis", "label": "label"})
+    dataset = DatasetConfig(name="x", languages=["en", "de", "fr"], columns=columns, hub=hub, **question)
+    source = open_source(dataset, DataConfig(source="hub"))
+    try:
+        source.check(split, [language])
+        rows = [[row.id, row.values, row.where] for row in source.rows(split, language)]
+        answers.append([rows, source.fingerprint(split, language), source.has(split, language), source.kind])
+    except UserError as error:
+        answers.append(f"{type(error).__name__}: {error}")
+print(json.dumps(answers))
+"""
+
+
+def ask(run_python: Callable[..., str], url: str, *questions: dict[str, Any], **environment: str) -> list[Any]:
+    printed = run_python(ASK, HF_ENDPOINT=url, ASKED=json.dumps(questions), **environment)
+    answers: list[Any] = json.loads(printed.splitlines()[-1])
+    return answers
+
+
+def test_rows_of_two_configurations_and_a_pinned_commit(
+    hub_server: HubServer, run_python: Callable[..., str]
+) -> None:
+    first, second = hub_server.repositories["datasets", "team/nli"]
+    nli = {"repository": "team/nli"}
+    en, de, pinned, by_column = ask(
+        run_python,
+        hub_server.url,
+        {"hub": nli, "of": ["train", "en"]},
+        {"hub": nli, "of": ["test", "de"]},
+        {"hub": nli | {"revision": first}, "of": ["test", "de"]},
+        {"hub": nli | {"columns": {"label": "hypothesis"}}, "of": ["test", "de"], "columns": {"label": "label"}},
+    )
+    assert en[0][1] == [
+        "1",
+        {"text": "en premise 1 again", "text_pair": "train 1", "label": 1},
+        "team/nli/en/train row 1",
+    ]
+    assert len(en[0]) == 4 and en[2:] == [True, "hub"]
+    assert [row[1]["text"] for row in de[0]] == ["de premise 0 again", "de premise 1 again", "de premise 2 again"]
+    assert [row[1]["text"] for row in pinned[0]] == ["de premise 0", "de premise 1", "de premise 2"]
+    assert [row[1] for row in by_column[0]] == [{"label": "test 0"}, {"label": "test 1"}, {"label": "test 2"}]
+    assert len({answer[1] for answer in (en, de, pinned, by_column)}) == 4
+
+    # Without a network: what was fetched is there, another commit is not taken for the one that was asked for.
+    offline = ask(
+        run_python,
+        hub_server.url,
+        {"hub": nli | {"revision": first}, "of": ["test", "de"]},
+        {"hub": nli | {"revision": second}, "of": ["test", "de"]},
+        {"hub": {"repository": "team/other"}, "of": ["test", "de"]},
+        HF_HUB_OFFLINE="1",
+    )
+    given = [answer for answer in offline[:2] if isinstance(answer, list)]
+    assert len(given) == 1 and given[0][1] in (pinned[1], de[1])
+    refused = next(answer for answer in offline[:2] if isinstance(answer, str))
+    assert refused.startswith("ConfigError: dataset.hub.revision: team/nli at revision ")
+    assert refused.endswith("Fetch it on a machine with a network.")
+    assert offline[2].startswith("ConfigError: dataset.hub: team/other/de/test at revision main was looked for in ")
+    assert offline[2].endswith("Fetch it on a machine with a network, or name a local folder.")
+
+
+def test_faults(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    nli, url = {"repository": "team/nli"}, hub_server.url
+    answers = ask(
+        run_python,
+        url,
+        {"hub": nli, "of": ["test", "fr"]},
+        {"hub": nli | {"test": "testing"}, "of": ["test", "en"]},
+        {"hub": nli | {"test": None}, "of": ["test", "en"]},
+        {"hub": nli, "of": ["test", "en"], "columns": {"text": "sentence"}},
+        {"hub": nli, "of": ["test", "en"], "language_column": "hypothesis"},
+        {"hub": nli, "of": ["test", "en"], "id_column": "label"},
+        {"hub": nli | {"revision": "v9"}, "of": ["test", "en"]},
+        {"hub": {"repository": "team/none"}, "of": ["test", "en"]},
+        {"hub": {"repository": "team/gated"}, "of": ["test", "en"]},
+    )
+    asked = f"at revision main was asked for at {url}"
+    assert answers[:5] == [
+        "ConfigError: dataset.hub: team/nli at revision main has no configuration 'fr'; it has en, de. "
+        "Set dataset.hub, or choose other languages.",
+        "ConfigError: dataset.hub: team/nli at revision main has no split 'testing'; it has train, validation, test. "
+        "Set dataset.hub, or choose other languages.",
+        "DataError: team/nli: expected a test split, found none in dataset.hub.test. "
+        "Name the Hub's split there, or choose another source.",
+        "DataError: team/nli/en/test: expected a column 'sentence', found 'premise', 'hypothesis', 'label'. "
+        "Set dataset.columns, or the columns, column_names, header and separator of its files.",
+        "DataError: team/nli/en/test: expected rows of en in column 'hypothesis', found none. "
+        "Check dataset.hub and dataset.languages.",
+    ]
+    assert isinstance(answers[5], list) and [row[0] for row in answers[5][0]] == ["0", "1", "2"]
+    assert answers[6:] == [
+        f"ConfigError: dataset.hub: team/nli/en/test at revision v9 was asked for at {url}, "
+        "which has the repository but no such revision. Name a commit, tag or branch.",
+        f"ConfigError: dataset.hub: team/none/en/test {asked}, which has no such repository or hides it. "
+        "Check the name; for a private one set HF_TOKEN.",
+        f"ConfigError: dataset.hub: team/gated/en/test {asked}, which wants its terms accepted. "
+        "Accept them on its page there and set HF_TOKEN.",
+    ]
+
+
+def test_has_needs_no_network() -> None:
+    source = HubSource(DatasetConfig(languages=["en"]), HubConfig(repository="a/b", test=None))
+    assert source.has("train", "en") and not source.has("test", "en") and not source.has("train", "de")
+    assert source.stand_ins("train", "en") == []
