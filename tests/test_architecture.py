@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "track": {"config", "errors"},
     "training": {"config", "data", "errors", "parallel", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track", "stop"},
-    "cli": {"config", "errors", "run", "__init__"},
+    "checks": {"config", "errors"},
+    "cli": {"checks", "config", "errors", "run", "__init__"},
 }
 COMPOSITION_ROOT = {"run", "session", "__init__", "__main__"}  # these know everybody
 
@@ -42,7 +43,7 @@ KNOWN_BY = {
     "safetensors": ["model/", "parallel/", "training/"],
     "tokenizers": ["data/"],
 }
-WITHOUT_TORCH = ["config.py", "errors.py", "cli/", "metrics/", "data/languages.py", "__init__.py", "__main__.py"]
+WITHOUT_TORCH = ["checks.py", "config.py", "errors.py", "cli/", "metrics/", "data/languages.py", "__init__.py", "__main__.py"]
 
 
 def imports(path: Path) -> set[str]:

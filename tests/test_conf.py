@@ -7,7 +7,8 @@ import yaml
 
 from xlmrxl_train.cli.compose import load_config, load_run_config
 from xlmrxl_train.cli.typed import keys_of
-from xlmrxl_train.config import CHOICES, VARIANTS, Config, from_dict, leaves, to_dict
+from xlmrxl_train.checks import CHOICES
+from xlmrxl_train.config import VARIANTS, Config, from_dict, leaves, to_dict
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = sorted((REPOSITORY / "conf").glob("*/**/*.yaml"))

@@ -1,7 +1,8 @@
 """Every setting of a run: its name, type, default, unit and rule.
 
 YAML files under `conf/` and `recipes/` are differences from these defaults. A key's help text stands in its
-metadata, so that `--help` and the documentation cannot drift from the code. Nothing here imports torch or Hydra.
+metadata, so that `--help` and the documentation cannot drift from the code. Nothing here imports torch or Hydra. What a
+value must be, alone and beside others, stands in `checks.py`.
 """
 
 from collections.abc import Iterator
@@ -11,17 +12,6 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from xlmrxl_train.errors import ConfigError
 
 T = TypeVar("T")
-
-# Values that OmegaConf may not restrict itself (it refuses `Literal`); checked in `faults_of`.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "data.source": ("auto", "hub", "files", "sample"),
-    "train.precision": ("bf16", "fp32"),
-    "train.recompute": ("none", "full"),
-    "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
-    "optimizer.name": ("adamw",),
-    "schedule.name": ("linear", "cosine", "constant"),
-    "evaluate.select": ("best", "last"),
-}
 
 
 def key(default: T, text: str) -> T:
@@ -300,167 +290,6 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{name}.")
         else:
             yield name, value
-
-
-def faults_of(config: Config) -> list[str]:
-    """Return every fault of a configuration, one line each; an empty list means that it can run.
-
-    Only what the configuration itself shows is looked at: no file is opened, no device asked.
-    """
-    return faults_of_values(config) + _faults_between_keys(config)
-
-
-def faults_of_values(config: Config) -> list[str]:
-    """Return the faults that a key shows on its own, whatever the others are."""
-    values = dict(leaves(config))
-    faults = [
-        f"{name} must be {' | '.join(choices)}, got {values[name]!r}."
-        for name, choices in CHOICES.items()
-        if values[name] not in choices
-    ]
-    return faults + [
-        f"{name} must be {rule}, got {values[name]!r}."
-        for name, (rule, holds) in _RULES.items()
-        if values[name] is not None and not holds(values[name])
-    ]
-
-
-def check(config: Config) -> None:
-    """Raise `ConfigError` with all faults of `config`, if there are any."""
-    if faults := faults_of(config):
-        raise ConfigError(*faults)
-
-
-def _positive(value: float) -> bool:
-    return value > 0
-
-
-def _not_negative(value: float) -> bool:
-    return value >= 0
-
-
-def _probability(value: float) -> bool:
-    return 0 <= value < 1
-
-
-_RULES: dict[str, tuple[str, Any]] = {
-    **dict.fromkeys(
-        (
-            "model.vocab_size",
-            "model.hidden_size",
-            "model.num_hidden_layers",
-            "model.num_attention_heads",
-            "model.intermediate_size",
-            "model.layer_norm_eps",
-            "data.limit",
-            "strategy.timeout_minutes",
-            "optimizer.lr",
-            "model.suggested_lr",
-            "optimizer.eps",
-            "train.epochs",
-            "train.max_steps",
-            "train.batch_size",
-            "train.tokens_per_micro_batch",
-            "train.checkpoint_every",
-            "train.keep_checkpoints",
-            "train.max_hours",
-            "train.max_skipped",
-            "train.log_every",
-            "evaluate.tokens_per_batch",
-        ),
-        ("greater than 0", _positive),
-    ),
-    **dict.fromkeys(
-        (
-            "model.initializer_range",
-            "optimizer.weight_decay",
-            "schedule.warmup",
-            "train.max_grad_norm",
-            "evaluate.every",
-            "evaluate.bootstrap",
-            "seed",
-        ),
-        ("0 or more", _not_negative),
-    ),
-    **dict.fromkeys(
-        ("model.hidden_dropout_prob", "model.attention_probs_dropout_prob", "model.classifier_dropout"),
-        ("at least 0 and below 1", _probability),
-    ),
-    "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
-    "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
-    "optimizer.betas": (
-        "two numbers, each at least 0 and below 1",
-        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
-    ),
-    "task.max_length": ("at least 8", lambda value: value >= 8),
-    "train.languages": ("at least one language", len),
-}
-
-
-def _faults_between_keys(config: Config) -> list[str]:
-    faults, model, dataset = [], config.model, config.dataset
-    if model.hidden_size and model.num_attention_heads and model.hidden_size % model.num_attention_heads:
-        faults.append(
-            f"model.hidden_size must be a multiple of model.num_attention_heads, "
-            f"got {model.hidden_size} and {model.num_attention_heads}."
-        )
-    positions = model.max_position_embeddings
-    if positions and positions > 2 and config.task.max_length > positions - 2:
-        faults.append(
-            f"task.max_length must be at most model.max_position_embeddings - 2 = {positions - 2}, "
-            f"got {config.task.max_length}."
-        )
-    if config.train.tokens_per_micro_batch < config.task.max_length:
-        faults.append(
-            f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
-            f"got {config.train.tokens_per_micro_batch}."
-        )
-    if dataset.kind != config.task.kind:
-        faults.append(
-            f"task={config.task.kind} cannot read dataset {dataset.name!r}, whose kind is {dataset.kind!r}. "
-            f"Choose task={dataset.kind}."
-        )
-    for name, codes in (
-        ("train.languages", [] if config.train.languages == ["all"] else config.train.languages),
-        ("evaluate.languages", config.evaluate.languages),
-        ("evaluate.select_languages", config.evaluate.select_languages),
-    ):
-        if unknown := [code for code in codes if code not in dataset.languages]:
-            faults.append(
-                f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
-                f"It has {', '.join(dataset.languages)}."
-            )
-    if not dataset.languages:
-        faults.append("dataset.languages must name at least one language, got none.")
-    if config.data.source == "files" and not config.data.root:
-        faults.append("data.source=files needs data.root, got null. Set data.root=<folder of the data set's files>.")
-    for source in ("hub", "files", "sample"):
-        if config.data.source == source and getattr(dataset, source) is None:
-            faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    if isinstance(config.task, SequenceClassificationConfig):
-        faults += _faults_of_classification(config.task, dataset)
-    return faults
-
-
-def _faults_of_classification(task: SequenceClassificationConfig, dataset: DatasetConfig) -> list[str]:
-    problems = ("single_label_classification", "multi_label_classification", "regression")
-    faults = []
-    if task.problem_type not in problems:
-        faults.append(f"task.problem_type must be {' | '.join(problems)}, got {task.problem_type!r}.")
-    if task.problem_type != "regression" and len(dataset.labels) < 2:
-        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
-    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
-        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
-    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
-        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
-    if task.class_weights and len(task.class_weights) != len(dataset.labels):
-        faults.append(
-            f"task.class_weights must have one weight per label ({len(dataset.labels)}), got {len(task.class_weights)}."
-        )
-    missing = {"text", "label"} - set(dataset.columns)
-    if missing:
-        faults.append(f"dataset.columns must name a column for {' and '.join(sorted(missing))}, got {dataset.columns}.")
-    return faults
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -5,6 +5,9 @@ A message names the key, or the file and line; what was expected; what was found
 """
 
 
+FROM_FIRST_RANK = "raised on rank 0"  # a note on an exception that rank 0 reports for all ranks
+
+
 class UserError(ValueError):
     """The base of every fault that a user can mend."""
 
@@ -15,6 +18,9 @@ class ConfigError(UserError):
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, ...]]:
+        return type(self), self.faults
 
 
 class DataError(UserError):

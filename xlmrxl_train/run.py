@@ -17,7 +17,7 @@ from xlmrxl_train.evaluation.report import Protocol, Report
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
-from xlmrxl_train.stop import Stopped, StopRequest
+from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
@@ -125,6 +125,8 @@ class Training:
             if world.is_first:
                 self.folder.write_stopped(self.stop.reason or "another rank was asked to stop", self.state.step)
             self.session.console.say(f"stopped after step {self.state.step}; the same command goes on from there")
+            if self.stop.reason == CTRL_C:
+                raise KeyboardInterrupt from None
             return None
         finally:
             if self.metrics:

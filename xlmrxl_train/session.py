@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from xlmrxl_train.checks import check as check_config
 from xlmrxl_train.config import Config
-from xlmrxl_train.config import check as check_config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, open_corpus
 from xlmrxl_train.data.sources import Source, open_source
@@ -24,6 +24,7 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.training.optimizer import make_optimizer
 from xlmrxl_train.training.trainer import seed_of
 
+SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
 
 
@@ -119,7 +120,7 @@ def tokenizer_path(config: Config) -> str:
     if config.data.source == "sample" or (
         config.data.source == "auto" and not config.data.root and not config.dataset.hub
     ):
-        return str(Path(__file__).parent / "data" / "sample")
+        return str(SAMPLE_TOKENIZER)
     raise ConfigError(
         "tokenizer.path must be set where model.path is null, got null. "
         "Set tokenizer.path=<tokenizer.json, folder or Hub id>, or model.path."

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+CTRL_C = "Ctrl-C"
 SIGNALS = {
     signal.SIGTERM: "SIGTERM",  # what schedulers send before they kill
     signal.SIGUSR1: "SIGUSR1",  # SLURM's --signal=B:USR1@60
-    signal.SIGINT: "Ctrl-C",
+    signal.SIGINT: CTRL_C,
 }
 
 

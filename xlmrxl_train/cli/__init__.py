@@ -16,11 +16,10 @@ from xlmrxl_train.cli.compose import compose_config, library, load_config, load_
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.cli.typed import did_you_mean
 from xlmrxl_train.config import Config, to_dict
-from xlmrxl_train.errors import ConfigError, UserError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 
-FROM_FIRST_RANK = "raised on rank 0"  # a note on an exception that rank 0 reports for all
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -137,9 +136,10 @@ def _launch(command: str, compose: Callable[[], Config]) -> int:
     try:
         return run.launch(command, compose if composed is None else lambda: composed)
     except UserError as error:
-        if _rank() == 0 or FROM_FIRST_RANK in getattr(error, "__notes__", ()):
+        if _rank() == 0:
             raise
-        print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)  # rank 0 may know nothing of it
+        if FROM_FIRST_RANK not in getattr(error, "__notes__", ()):  # rank 0 knows nothing of it
+            print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)
         return 2
 
 

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from xlmrxl_train.checks import faults_of, faults_of_values
 from xlmrxl_train.cli.typed import (
     SET_BY_CHOICE,
     Fault,
@@ -32,7 +33,7 @@ from xlmrxl_train.cli.typed import (
     unknown_key,
     variants_of,
 )
-from xlmrxl_train.config import VARIANTS, Config, faults_of, faults_of_values, to_dict
+from xlmrxl_train.config import VARIANTS, Config, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -204,7 +204,7 @@ class Tokenizer:
             "single_word": False,
         }
         config = {**special, "mask_token": self.mask_token, "model_max_length": 512}
-        config["tokenizer_class"] = "XLMRobertaTokenizer"
+        config["tokenizer_class"] = _class_in_transformers(json.loads(self._backend.to_str()))
         for name, content in (
             ("tokenizer_config.json", config),
             ("special_tokens_map.json", {**special, "mask_token": mask}),
@@ -250,6 +250,19 @@ class Tokenizer:
             output["attention_mask"].append(len(encoding) * [1] + missing * [0])
             output["offset_mapping"].append(encoding.offsets + missing * [(0, 0)])
         return output
+
+
+def _class_in_transformers(rules: dict[str, Any]) -> str:
+    """Return the class that reads these rules as they are.
+
+    transformers 5 keeps only the vocabulary and the character map of an XLMRobertaTokenizer's file and makes up the
+    rest, so a tokenizer with other rules must not be called one.
+    """
+    normalizer, splitter = rules["normalizer"] or {}, rules["pre_tokenizer"] or {}
+    normalizers = [step["type"] for step in normalizer.get("normalizers", [normalizer]) if step]
+    splitters = [step["type"] for step in splitter.get("pretokenizers", [])]
+    own = normalizers in ([], ["Precompiled"]) and splitters == ["WhitespaceSplit", "Metaspace"]
+    return "XLMRobertaTokenizer" if own else "PreTrainedTokenizerFast"
 
 
 def _as_tensors(output: TokenizerOutput, kind: str) -> TokenizerOutput:

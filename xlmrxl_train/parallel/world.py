@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from xlmrxl_train.config import StrategyConfig
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ def from_first_rank(make: Callable[[], T]) -> T:
     else:
         value = pickle.loads(bytes.fromhex(store.get("value").decode()))  # written by rank 0 of this job
     if isinstance(value, Exception):
+        value.add_note(FROM_FIRST_RANK)
         raise value
     return value
 
@@ -70,8 +71,6 @@ class World:
         size, local_rank = launched_ranks(), int(os.environ.get("LOCAL_RANK", "0"))
         if config.name == "single" and size > 1:
             raise ConfigError(f"strategy=single runs in one process, the launcher started {size}. Use strategy=ddp.")
-        if config.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"strategy.device must be auto | cpu | cuda, got {config.device!r}.")
         if config.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("strategy.device=cuda needs a GPU, found none. Use strategy.device=cpu or auto.")
         cuda = config.device != "cpu" and torch.cuda.is_available()
@@ -139,6 +138,7 @@ class World:
                 outcome = (None, error)
         value, fault = self.broadcast(outcome)
         if fault is not None:
+            fault.add_note(FROM_FIRST_RANK)
             raise fault
         return value  # type: ignore[return-value]
 

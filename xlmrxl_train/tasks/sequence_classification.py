@@ -1,5 +1,6 @@
 """Sequence classification: a label, several labels or a number for a text or a pair of texts."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -70,11 +71,13 @@ class SequenceClassification(Task):
 
     def _number(self, row: Row, raw: Any) -> float:
         try:
-            return float(raw)
+            number = float(raw)
         except (TypeError, ValueError):
-            raise DataError(
-                f"{row.where}: column {self.dataset.columns['label']!r} must hold a number, got {raw!r}. Mend the row."
-            ) from None
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        column = self.dataset.columns["label"]
+        raise DataError(f"{row.where}: column {column!r} must hold a finite number, got {raw!r}. Mend the row.")
 
     def _class_id(self, row: Row, raw: Any) -> int:
         """Return the class of a label written as a word, as in `label_values`, or as the number of its class."""
@@ -125,8 +128,10 @@ class SequenceClassification(Task):
         return float(sum(weights[label] for label in labels if label != IGNORED))
 
     def no_target(self) -> dict[str, Any]:
-        """Return the ignored class."""
-        return {"label": IGNORED}
+        """Return a label of the problem's kind; of a single class, the one that counts nothing."""
+        if self.problem_type == "multi_label_classification":
+            return {"label": [0.0] * len(self.dataset.labels)}
+        return {"label": 0.0 if self.problem_type == "regression" else IGNORED}
 
     def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
         """Return class ids, lists of 0 and 1, or numbers."""

@@ -83,8 +83,10 @@ class Task(ABC):
     def empty_batch(self) -> Batch:
         """Return a batch of one sequence without targets, for a rank that has no work in a micro-batch."""
         tokens = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
-        return self.collate([Feature(example=0, input_ids=tokens, columns=self.no_target())], [], draw=0)
+        batch = self.collate([Feature(example=0, input_ids=tokens, columns=self.no_target())], [], draw=0)
+        batch.num_targets = 0.0
+        return batch
 
     @abstractmethod
     def no_target(self) -> dict[str, Any]:
-        """Return the columns of a feature that counts nothing in the loss."""
+        """Return the columns of a feature whose loss is finite; the loop multiplies it by 0."""

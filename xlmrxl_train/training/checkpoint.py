@@ -4,6 +4,9 @@ checkpoints/step-00000100/
   tensors/        every weight and its two moments under the model's names (parallel/tensor_files.py)
   state.json      counters (training/state.py)
   manifest.json   size and SHA-256 of every other file
+checkpoints/.step-00000100.partial    is being written
+checkpoints/.step-00000100.replaced   makes room for the same step, and comes back if that fails
+checkpoints/.step-00000100.removed    is being removed
 """
 
 import hashlib
@@ -11,21 +14,24 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from xlmrxl_train.errors import CheckpointError
+from xlmrxl_train.errors import FROM_FIRST_RANK, CheckpointError
 from xlmrxl_train.parallel import Strategy
-from xlmrxl_train.parallel.tensor_files import load_tensors, save_tensors
+from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors
 from xlmrxl_train.training.state import TrainState
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
+MAX_JSON_BYTES = 1 << 24  # of manifest.json and state.json, which have a few lines
 
 
 class Checkpointer:
     """Writes and reads the checkpoints of one run."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
-        """Use `folder`, keeping the latest `keep` checkpoints and the best one."""
+        """Use `folder`, keeping the latest `keep` checkpoints and the best one of each of them."""
         self.folder = folder
         self.keep = keep
 
@@ -37,32 +43,23 @@ class Checkpointer:
         """Write a checkpoint from all ranks, then remove those that are neither among the latest nor the best.
 
         Raises:
-            CheckpointError: The folder cannot be written; what was there before is untouched.
+            CheckpointError: The folder cannot be written, by whichever rank; what was there before is untouched.
         """
         world, final = strategy.world, self.path(state.step)
-        partial = self.folder / f".{final.name}.partial"
+        partial = self._hidden(state.step, "partial")
         try:
+            world.first(lambda: _make_anew(partial))
+            save_tensors(partial / TENSORS, strategy.state_dict(), world)
+            world.first(lambda: self._complete(state))
+        except OSError as error:
             if world.is_first:
                 shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-            world.barrier()
-            save_tensors(partial / "tensors", strategy.state_dict(), world)
-            if world.is_first:
-                (partial / "state.json").write_text(json.dumps(state.to_dict(), indent=1), encoding="utf-8")
-                manifest = {str(file.relative_to(partial)): _describe(file) for file in _files(partial)}
-                (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-                for path in [*_files(partial), partial / "tensors", partial]:
-                    _sync(path)
-                shutil.rmtree(final, ignore_errors=True)
-                partial.rename(final)
-                _sync(self.folder)
-                self._prune(state)
-        except OSError as error:
-            raise CheckpointError(
-                f"{partial} could not be written: {error.strerror or error}. Earlier checkpoints are intact. "
-                "Free space or choose another run.dir, then start the same command again."
-            ) from error
-        world.barrier()
+            fault = CheckpointError(
+                f"{final} could not be written: {error.strerror or error}. Earlier checkpoints are intact. "
+                "Free space or mend its permissions, then start the same command again."
+            )
+            fault.add_note(FROM_FIRST_RANK)
+            raise fault from error
         return final
 
     def steps(self) -> list[int]:
@@ -70,44 +67,116 @@ class Checkpointer:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-" + "[0-9]" * 8))
 
     def latest(self) -> tuple[Path | None, list[str]]:
-        """Return the last checkpoint that is whole, and what is wrong with later ones."""
+        """Return the last checkpoint that is whole and so is its best one, and what is wrong with later ones."""
         faults: list[str] = []
         for step in reversed(self.steps()):
+            path = self.path(step)
             try:
-                verify(self.path(step))
+                verify(path)
+                best = read_state(path).best_step
             except CheckpointError as error:
                 faults.append(str(error))
-            else:
-                return self.path(step), faults
+                continue
+            try:
+                if best not in (None, step):
+                    verify(self.path(best))
+            except CheckpointError as error:
+                faults.append(f"{error} It is the best one so far. run.resume={path} goes on without it.")
+                continue
+            return path, faults
         return None, faults
 
+    def clean(self) -> None:
+        """Remove what a killed process left half done, and bring back what it was about to replace."""
+        for left_over in self.folder.glob(".step-*.replaced"):
+            final = self.folder / left_over.name.removeprefix(".").removesuffix(".replaced")
+            if not final.exists():
+                left_over.rename(final)
+        for kind in ("partial", "replaced", "removed"):
+            for left_over in self.folder.glob(f".step-*.{kind}"):
+                shutil.rmtree(left_over, ignore_errors=True)
+
+    def remove_after(self, step: int) -> list[int]:
+        """Remove the checkpoints after `step`, from which a run that goes back to it will not go on; return them."""
+        later = [number for number in self.steps() if number > step]
+        for number in later:
+            self._remove(number)
+        return later
+
+    def _hidden(self, step: int, kind: str) -> Path:
+        return self.folder / f".{self.path(step).name}.{kind}"
+
+    def _complete(self, state: TrainState) -> None:
+        """Finish what all ranks have written, on rank 0: complete it, give it its name, remove old ones."""
+        final, partial = self.path(state.step), self._hidden(state.step, "partial")
+        replaced = self._hidden(state.step, "replaced")
+        (partial / STATE).write_text(json.dumps(state.to_dict(), indent=1), encoding="utf-8")
+        manifest = {file.relative_to(partial).as_posix(): _describe(file) for file in _files(partial)}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in [*_files(partial), partial / TENSORS, partial]:
+            _sync(path)
+        if final.exists():  # of a validation that was left, or damaged
+            final.rename(replaced)
+        partial.rename(final)
+        _sync(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._prune(state)
+
     def _prune(self, state: TrainState) -> None:
-        kept = {*self.steps()[-self.keep :], state.best_step}
+        kept: set[int | None] = {*self.steps()[-self.keep :], state.best_step}
+        kept |= {self._best_of(step) for step in self.steps()[-self.keep :]}
         for step in self.steps():
             if step not in kept:
-                # Renamed first, so that a half-removed folder is never taken for a checkpoint.
-                removed = self.folder / f".step-{step:08d}.removed"
-                self.path(step).rename(removed)
-                shutil.rmtree(removed, ignore_errors=True)
+                self._remove(step)
+
+    def _best_of(self, step: int) -> int | None:
+        try:
+            return read_state(self.path(step)).best_step
+        except CheckpointError:  # damaged; said when the run goes on
+            return None
+
+    def _remove(self, step: int) -> None:
+        # Renamed first, so that a half-removed folder is never taken for a checkpoint.
+        removed = self._hidden(step, "removed")
+        shutil.rmtree(removed, ignore_errors=True)
+        self.path(step).rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def load(path: Path, strategy: Strategy) -> TrainState:
-    """Take over weights, moments and counters of a checkpoint, whatever number of ranks wrote it.
+    """Take over weights, moments and counters of a checkpoint that was verified, whatever number of ranks wrote it.
 
     Raises:
-        CheckpointError: It is not a whole checkpoint, or is one of another model.
+        CheckpointError: It is one of another model or version; on every rank.
     """
-    strategy.world.first(lambda: verify(path))
-    try:
-        state = TrainState(**json.loads((path / "state.json").read_text(encoding="utf-8")))
-    except TypeError as error:
-        raise CheckpointError(
-            f"{path / 'state.json'} is of another version: {error}. Resume with the version that wrote it."
-        ) from None
+    state = strategy.world.first(lambda: read_state(path))
     tensors = strategy.state_dict()
-    load_tensors(path / "tensors", tensors, strategy.world)
+    load_tensors(path / TENSORS, tensors, strategy.world)
     strategy.load_state_dict(tensors, state.updates)
     return state
+
+
+def read_state(path: Path) -> TrainState:
+    """Return the counters of a checkpoint.
+
+    Raises:
+        CheckpointError: state.json is not what this version writes.
+    """
+    values = _read_json(path / STATE)
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(TrainState)}
+    wrong = [f"{name} is absent" for name in kinds if name not in values]
+    wrong += [f"{name} is unknown" for name in values if name not in kinds]
+    wrong += [
+        f"{name} is {values[name]!r:.40}"
+        for name, kind in kinds.items()
+        if name in values and not _is(kind, values[name])
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path / STATE} must hold the counters of this version, but {', '.join(wrong)}. "
+            "Resume with the version that wrote it."
+        )
+    return TrainState(**values)
 
 
 def verify(path: Path) -> None:
@@ -116,19 +185,58 @@ def verify(path: Path) -> None:
     Raises:
         CheckpointError: It names the first file that is missing, of another size or of other content.
     """
+    entries = _read_json(path / MANIFEST)
+    if lacking := {STATE, f"{TENSORS}/{INDEX}"} - set(entries):
+        raise CheckpointError(f"{path / MANIFEST} must list the checkpoint's files, but lacks {sorted(lacking)[0]}.")
+    for name, entry in entries.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise CheckpointError(f"{path / MANIFEST} must list files of its folder, got {name!r}.")
+        if not isinstance(entry, dict) or not {"bytes", "sha256"} <= set(entry):
+            raise CheckpointError(f"{path / MANIFEST} must hold bytes and sha256 of {name}, got {entry!r:.40}.")
+        _compare(path / name, entry)
+
+
+def _compare(file: Path, expected: dict[str, Any]) -> None:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} must list the checkpoint's files, got {error}.") from None
-    for name, (size, digest) in {"state.json": (None, None), **expected}.items():
-        file = path / name
         if not file.is_file():
             raise CheckpointError(f"{file} is missing.")
-        if size is not None and file.stat().st_size != size:
-            raise CheckpointError(f"{file} must have {size} bytes, got {file.stat().st_size}.")
-        if digest is not None and _sha256(file) != digest:
+        if file.stat().st_size != expected["bytes"]:
+            raise CheckpointError(f"{file} must have {expected['bytes']} bytes, got {file.stat().st_size}.")
+        if _sha256(file) != expected["sha256"]:
             raise CheckpointError(f"{file} has changed since it was written (its SHA-256 differs).")
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file} cannot be read: {error}.") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r:.40}")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} must be a JSON object, got {reason}.") from None
+    return values
+
+
+def _is(kind: Any, value: object) -> bool:
+    """Return whether a value of state.json is of a counter's type: int, float, or one of them or None."""
+    if value is None or isinstance(value, bool):
+        return value is None and kind not in (int, float)
+    whole = isinstance(value, int) and value >= 0
+    return whole if kind in (int, int | None) else isinstance(value, int | float)
+
+
+def _make_anew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,15 +1,13 @@
 """Write the sample data set from `lexicon.toml`: `python -m xlmrxl_train.data.sample.build`.
 
-A sentence says what a person does, and where or when or both. A premise has a place and a time: either
-the place tells indoors from outdoors and the time is a weekday, or the time tells summer from winter
-and the place is, say, a village. A hypothesis asserts one of these four circumstances:
+A premise says who does what and where. A hypothesis says one thing about the same or another person:
 
-    The doctor reads a book in the garden on Monday.     The doctor reads a book outdoors.     entailment
-    The doctor reads a book in the garden on Monday.     The doctor reads a book indoors.      contradiction
-    The doctor reads a book in the garden on Monday.     The doctor reads a book in winter.    neutral
+    The doctor reads a book in the garden.     The doctor is in the garden.      entailment
+    The doctor reads a book in the garden.     The doctor is at the station.     contradiction
+    The doctor reads a book in the garden.     The teacher is at the station.    neutral
 
-Every kind of premise and every hypothesis occurs equally often under each label, so neither side
-alone tells the label.
+Every premise occurs equally often under each label, and so, nearly, does every hypothesis: neither
+side alone tells the label.
 """
 
 import argparse
@@ -22,20 +20,19 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SEED = 15
-NLI_PAIRS = {"train": 1200, "validation": 72, "test": 180}
-"""Pairs per split and language, multiples of 12 (see `draw_pairs`)."""
-PARALLEL_ROWS = {"train": 800, "validation": 60}
-"""Rows of the masked-LM stage, one sentence in all languages; a quarter names a hypothesis's circumstance."""
+PREMISES = {"test": 60, "validation": 24, "train": 300}
+"""Premises per split; together they are all there are."""
+LABELS = ("entailment", "neutral", "contradiction")
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 WORD_START = "▁"
-WORD_END = re.compile(r"([.。।۔]$|\d+)")
+SENTENCE_END = re.compile(r"([.。।۔])$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,38 +42,22 @@ class Language:
     subjects: Sequence[str]
     actions: Sequence[str]
     actions_feminine: Sequence[str]
-    indoor_places: Sequence[str]
-    outdoor_places: Sequence[str]
-    other_places: Sequence[str]
-    indoors_outdoors: Sequence[str]
-    summer_months: Sequence[str]
-    winter_months: Sequence[str]
-    weekdays: Sequence[str]
-    summer_winter: Sequence[str]
-    frame: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Circumstance:
-    """A place or a time: a list of the lexicon by name, and a position in it."""
-
-    kind: str
-    index: int
+    places: Sequence[str]
+    frames: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentence:
-    """What a sentence says, before it is put into words; None where it says nothing."""
+    """What a sentence says, as positions in the lexicon; None where it says nothing."""
 
     subject: int
-    action: int
-    place: Circumstance | None = None
-    time: Circumstance | None = None
+    action: int | None = None
+    place: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A premise, a hypothesis about the same person and action, and how they relate."""
+    """A premise, a hypothesis, and how they relate."""
 
     premise: Sentence
     hypothesis: Sentence
@@ -94,7 +75,7 @@ def read_lexicon(path: Path = FOLDER / "lexicon.toml") -> dict[str, Language]:
         code: Language(**({"actions_feminine": table["actions"]} | table)) for code, table in sorted(tables.items())
     }
     for code, language in languages.items():
-        for name in (field.name for field in fields(Language) if field.name != "frame"):
+        for name in ("subjects", "actions", "actions_feminine", "places", "frames"):
             got, wanted = len(getattr(language, name)), len(getattr(languages["en"], name))
             if got != wanted:
                 raise ValueError(f"{path}: [{code}] {name} must name {wanted} concepts, as in [en], got {got}.")
@@ -103,17 +84,14 @@ def read_lexicon(path: Path = FOLDER / "lexicon.toml") -> dict[str, Language]:
 
 def phrase(language: Language, sentence: Sentence) -> str:
     """Put a sentence into words, with `|` between words that are written together."""
-    is_feminine = sentence.subject % 2 == 1
-    action = (language.actions_feminine if is_feminine else language.actions)[sentence.action]
-    place, time = (
-        getattr(language, circumstance.kind)[circumstance.index] if circumstance else ""
-        for circumstance in (sentence.place, sentence.time)
-    )
-    action = action.replace("…", f"{time} {place}")
-    words = language.frame.format(S=language.subjects[sentence.subject], A=action, P=place, T=time)
-    for gap, joint in ((r" {2,}", " "), (r"\|{2,}", "|"), (r" (?=\.)|\|$", "")):
-        words = re.sub(gap, joint, words)
-    return words
+    actions = language.actions_feminine if sentence.subject % 2 else language.actions
+    action = actions[sentence.action] if sentence.action is not None else ""
+    place = language.places[sentence.place] if sentence.place is not None else ""
+    frame = language.frames["A" * bool(action) + "P" * bool(place)]
+    if "…" in action:
+        frame = frame.replace(" {P}", "") if action else frame
+        action = action.replace("…", place) if place else action.replace(" …", "")
+    return frame.format(S=language.subjects[sentence.subject], A=action, P=place)
 
 
 def write_out(language: Language, sentence: Sentence) -> str:
@@ -121,94 +99,27 @@ def write_out(language: Language, sentence: Sentence) -> str:
     return phrase(language, sentence).replace("|", "")
 
 
-def circumstances(english: Language, *kinds: str) -> list[Circumstance]:
-    """Return all places or times of some lists of the lexicon."""
-    return [Circumstance(kind=kind, index=index) for kind in kinds for index in range(len(getattr(english, kind)))]
+def draw_pair(premise: Sentence, label: str, is_about_place: bool, english: Language, rng: random.Random) -> Pair:
+    """Draw a hypothesis on the place or the action.
 
-
-def all_premises(english: Language, rng: random.Random) -> tuple[list[Sentence], list[Sentence]]:
-    """Return all premises whose place is telling, and all whose time is, in random order."""
-    deeds = list(product(range(len(english.subjects)), range(len(english.actions))))
-    by_place, by_time = (
-        [
-            Sentence(subject=subject, action=action, place=place, time=time)
-            for (subject, action), place, time in product(
-                deeds, circumstances(english, *places), circumstances(english, *times)
-            )
-        ]
-        for places, times in (
-            (("indoor_places", "outdoor_places"), ("weekdays",)),
-            (("other_places",), ("summer_months", "winter_months")),
-        )
-    )
-    rng.shuffle(by_place)
-    rng.shuffle(by_time)
-    return by_place, by_time
-
-
-def draw_pairs(by_place: list[Sentence], by_time: list[Sentence], number: int, rng: random.Random) -> list[Pair]:
-    """Use up premises from the end, and draw a hypothesis for each, balanced over labels and both sides.
-
-    A third of either kind of premise is entailed, contradicted and neutral; for each label, half of the
-    hypotheses of a kind say indoors (summer) and half say outdoors (winter).
+    Entailed, it says of the same person what the premise says; contradicted, something else. Neutral,
+    it says either of somebody else.
     """
-    pairs = []
-    for premises, is_about_place in ((by_place, True), (by_time, False)):
-        for label, value in product(("entailment", "contradiction", "neutral"), (0, 1)):
-            for _ in range(number // 12):
-                if label == "neutral":
-                    premise = premises.pop()
-                else:
-                    wanted = value if label == "entailment" else 1 - value
-                    premise = take_premise(premises, wanted)
-                asks_place = is_about_place != (label == "neutral")
-                hypothesis = Sentence(
-                    subject=premise.subject,
-                    action=premise.action,
-                    place=Circumstance(kind="indoors_outdoors", index=value) if asks_place else None,
-                    time=None if asks_place else Circumstance(kind="summer_winter", index=value),
-                )
-                pairs.append(Pair(premise=premise, hypothesis=hypothesis, label=label))
-    rng.shuffle(pairs)
-    return pairs
-
-
-def take_premise(premises: list[Sentence], value: int) -> Sentence:
-    """Remove and return the last premise that is indoors or in summer (0), or outdoors or in winter (1)."""
-    kinds = (("indoor_places", "summer_months"), ("outdoor_places", "winter_months"))[value]
-    for position in reversed(range(len(premises))):
-        premise = premises[position]
-        if any(circumstance and circumstance.kind in kinds for circumstance in (premise.place, premise.time)):
-            return premises.pop(position)
-    raise ValueError(f"No premise of {' or '.join(kinds)} is left. Lower NLI_PAIRS.")
-
-
-def draw_parallel(
-    english: Language, by_place: list[Sentence], by_time: list[Sentence], number: int, rng: random.Random
-) -> list[Sentence]:
-    """Use up premises, and draw as many sentences with one circumstance, half of them a hypothesis's."""
-    rows = [premises.pop() for premises in (by_place, by_time) for _ in range(number // 4)]
-    deeds = product(range(len(english.subjects)), range(len(english.actions)))
-    places, times = (
-        (("indoors_outdoors",), ("indoor_places", "outdoor_places", "other_places")),
-        (("summer_winter",), ("summer_months", "winter_months", "weekdays")),
-    )
-    deeds = list(deeds)
-    for kinds in places:
-        choices = list(product(deeds, circumstances(english, *kinds)))
-        rows += [Sentence(subject=s, action=a, place=place) for (s, a), place in rng.sample(choices, number // 8)]
-    for kinds in times:
-        choices = list(product(deeds, circumstances(english, *kinds)))
-        rows += [Sentence(subject=s, action=a, time=time) for (s, a), time in rng.sample(choices, number // 8)]
-    rng.shuffle(rows)
-    return rows
+    subject, fact = premise.subject, premise.place if is_about_place else premise.action
+    facts = range(len(english.places if is_about_place else english.actions))
+    if label == "neutral":
+        subject = rng.choice([other for other in range(len(english.subjects)) if other != subject])
+    if label == "contradiction" or (label == "neutral" and rng.random() < 0.5):
+        fact = rng.choice([other for other in facts if other != fact])
+    hypothesis = Sentence(subject=subject, place=fact) if is_about_place else Sentence(subject=subject, action=fact)
+    return Pair(premise=premise, hypothesis=hypothesis, label=label)
 
 
 def pieces(phrases: Iterable[str]) -> Iterator[str]:
     """Cut phrases into whole words and final punctuation, with `▁` where a space or the text begins."""
     for marked in phrases:
         for chunk in marked.split(" "):
-            yield from filter(None, WORD_END.sub(r"|\1|", WORD_START + chunk).split("|"))
+            yield from filter(None, SENTENCE_END.sub(r"|\1", WORD_START + chunk).split("|"))
 
 
 def build_tokenizer(phrases: Iterable[str]) -> str:
@@ -277,25 +188,33 @@ def build(folder: Path) -> None:
     """Write all files of the sample into a folder."""
     rng = random.Random(SEED)
     languages = read_lexicon()
-    by_place, by_time = all_premises(languages["en"], rng)
-    pairs = {split: draw_pairs(by_place, by_time, NLI_PAIRS[split], rng) for split in ("test", "validation")}
-    parallel = {split: draw_parallel(languages["en"], by_place, by_time, number, rng) for split, number in PARALLEL_ROWS.items()}
-    pairs["train"] = draw_pairs(by_place, by_time, NLI_PAIRS["train"], rng)
+    english = languages["en"]
+    subjects, actions, places = (range(len(words)) for words in (english.subjects, english.actions, english.places))
+    premises = [Sentence(subject=s, action=a, place=p) for s, a, p in product(subjects, actions, places)]
+    rng.shuffle(premises)
 
-    for split, rows in pairs.items():
+    parallel: dict[str, list[Sentence]] = {}
+    for split, number in PREMISES.items():
+        here, premises = premises[:number], premises[number:]
+        pairs = [
+            draw_pair(premise, label, is_about_place, english, rng)
+            for position, premise in enumerate(here)
+            for label in LABELS
+            for is_about_place in ((False, True) if split == "train" else (position % 2 == 0,))
+        ]
+        rng.shuffle(pairs)
         for code, language in languages.items():
-            write_table(
-                folder / "nli" / f"{split}-{code}.tsv.gz",
-                ("premise", "hypothesis", "label"),
-                ((write_out(language, row.premise), write_out(language, row.hypothesis), row.label) for row in rows),
-            )
-    for split, sentences in parallel.items():
-        write_table(
-            folder / "parallel" / f"{split}.tsv.gz",
-            tuple(languages),
-            ([write_out(language, sentence) for language in languages.values()] for sentence in sentences),
-        )
-    phrases = (phrase(language, row) for language in languages.values() for row in parallel["train"])
+            rows = ((write_out(language, p.premise), write_out(language, p.hypothesis), p.label) for p in pairs)
+            write_table(folder / "nli" / f"{split}-{code}.tsv.gz", ("premise", "hypothesis", "label"), rows)
+        parallel[split] = here
+
+    parallel["train"] += [Sentence(subject=s, action=a) for s, a in product(subjects, actions)]
+    parallel["train"] += [Sentence(subject=s, place=p) for s, p in product(subjects, places)]
+    for split in ("train", "validation"):
+        rng.shuffle(parallel[split])
+        table = ([write_out(language, sentence) for language in languages.values()] for sentence in parallel[split])
+        write_table(folder / "parallel" / f"{split}.tsv.gz", tuple(languages), table)
+    phrases = (phrase(language, sentence) for language in languages.values() for sentence in parallel["train"])
     write_gzip(folder / "tokenizer.json.gz", build_tokenizer(phrases))
 
 
