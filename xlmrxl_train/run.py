@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
+from xlmrxl_train.data.examples import Row
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
@@ -18,12 +22,13 @@ from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
+from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
-from xlmrxl_train.training.folder import RunFolder, open_folder
+from xlmrxl_train.training.folder import RunFolder, open_folder, writing
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import Trainer, total_steps
 
@@ -36,15 +41,16 @@ def train(config: Config) -> Report | None:
     Returns:
         The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
-    session = Session.open(config)
-    folder = RunFolder(Path(config.run.dir))
-    try:
-        with StopRequest(config.train.max_hours, session.console.say) as stop:
+    with StopRequest(config.train.max_hours, Console(enabled=os.environ.get("RANK", "0") == "0").say) as stop:
+        session = Session.open(config)
+        stop.say = session.console.say
+        folder = RunFolder(Path(config.run.dir))
+        try:
             training = Training.open(session, folder, stop)
             return training.run() if training else None
-    finally:
-        folder.release()
-        session.world.close()
+        finally:
+            folder.release()
+            session.world.close()
 
 
 @dataclass(kw_only=True)
@@ -63,27 +69,46 @@ class Training:
 
     @classmethod
     def open(cls, session: Session, folder: RunFolder, stop: StopRequest) -> "Training | None":
-        """Open data, then the run's folder, then the model; None where the run is finished already."""
+        """Open data, then the run's folder, then the model; None where the run is finished already, or stopped."""
+        try:
+            return cls._open(session, folder, stop)
+        except Stopped:
+            if session.world.is_first:
+                mark_stopped_early(folder, stop)
+            session.console.say("stopped before training began; the same command starts it")
+            if stop.reason == CTRL_C:
+                raise KeyboardInterrupt from None
+            return None
+
+    @classmethod
+    def _open(cls, session: Session, folder: RunFolder, stop: StopRequest) -> "Training | None":
         config, world, say = session.config, session.world, session.console.say
-        corpora = open_corpora(session)
-        checkpoint = world.first(lambda: open_folder(folder, config, say))
-        if checkpoint == "finished":
-            say((folder.path / "report.md").read_text(encoding="utf-8"))
+        corpora = open_corpora(session, stop)
+        if world.any(stop()):
+            raise Stopped
+        start = world.first(lambda: open_folder(folder, config, fingerprints(session, corpora), say))
+        if start.finished:
+            if world.is_first:
+                say((folder.path / "report.md").read_text(encoding="utf-8"))
             say(f"{folder.path} is finished; for another run choose run.name, seed or run.dir")
             return None
-        strategy = session.strategy()
-        state = load_checkpoint(Path(checkpoint), strategy) if checkpoint else TrainState()
+        strategy, state = session.strategy(), TrainState()
+        if start.checkpoint:
+            state = load_checkpoint(start.checkpoint, strategy)
+            start.apply(state)
+        if world.any(stop()):
+            raise Stopped
         metrics = None
         if world.is_first:
             write_environment(session, folder, corpora)
-            metrics = JsonLines(folder.path / "metrics.jsonl", keep=state.metrics_lines)
+            metrics = folder.open_metrics(keep=state.metrics_lines)
         return cls(
             session=session,
             folder=folder,
             corpora=corpora,
             strategy=strategy,
             evaluator=session.evaluator(strategy, stop),
-            checkpointer=Checkpointer(folder.path / "checkpoints", keep=config.train.keep_checkpoints),
+            checkpointer=Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints),
             state=state,
             metrics=metrics,
             stop=stop,
@@ -146,6 +171,7 @@ class Training:
         selected = state.best_step if self.selecting and state.best_step is not None else state.step
         if selected != state.step:
             session.console.say(f"checkpoint of step {selected}: best on the validation split")
+            session.world.first(lambda: self.checkpointer.verify_best(state.step))
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model:
             session.world.first(lambda: export(session, self.strategy, self.folder.path / "model"))
@@ -160,15 +186,29 @@ class Training:
             metrics=session.task.metrics,
         )
         if session.world.is_first:
-            report.write(self.folder.path)
+            with writing(self.folder.path / "report.json"):
+                report.write(self.folder.path)
             session.console.say(report.to_markdown())
             session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, model/")
         return report
 
 
-def open_corpora(session: Session) -> dict[str, Corpus]:
-    """Open every split that the run looks at; nothing is written but the cache."""
-    config = session.config
+def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> dict[str, Corpus]:
+    """Open every split that the run looks at; nothing is written but the cache.
+
+    Raises:
+        Stopped: A stop was requested while rows were read.
+    """
+    config, rows = session.config, session.source.rows
+
+    def rows_until_stopped(split: str, language: str) -> Iterator[Row]:
+        for row in rows(split, language):
+            if stop():
+                raise Stopped
+            yield row
+
+    session.source = copy(session.source)
+    session.source.rows = rows_until_stopped  # type: ignore[method-assign]
     languages = {"train": session.train_languages}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
@@ -202,7 +242,8 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         report = Report(protocol=_trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
             target = run.path / "evaluation" / _file_name(config.dataset.name)
-            report.write(target)
+            with writing(target):
+                report.write(target)
             session.console.say(report.to_markdown())
             session.console.say(f"written: {target / 'report.md'}, report.json")
         return report
@@ -242,23 +283,41 @@ def launch(command: str, compose: Callable[[], Config]) -> int:
     return 0
 
 
-def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Corpus]) -> None:
-    """Write environment.json."""
-    values = environment() | {
-        "world_size": session.world.size,
-        "device": str(session.world.device),
+def mark_stopped_early(folder: RunFolder, stop: StopRequest) -> None:
+    """Write stopped.json for a run that was stopped before its first step, unless another process works there."""
+    with suppress(RunError):
+        if folder.lock is None:
+            folder.acquire()
+        steps = Checkpointer(folder.checkpoints, keep=1).steps()
+        folder.write_stopped(stop.reason or "another rank was asked to stop", steps[-1] if steps else 0)
+
+
+def fingerprints(session: Session, corpora: dict[str, Corpus]) -> dict[str, Any]:
+    """Return what a run that goes on must find unchanged beside its configuration."""
+    return {
         "data": {split: corpus.fingerprint for split, corpus in corpora.items()},
         "tokenizer": session.tokenizer.fingerprint,
+    }
+
+
+def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Corpus]) -> None:
+    """Write environment.json."""
+    values = {
+        **environment(),
+        "world_size": session.world.size,
+        "device": str(session.world.device),
+        **fingerprints(session, corpora),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    (folder.path / "environment.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    folder.write("environment.json", json.dumps(values, indent=1) + "\n")
 
 
 def export(session: Session, strategy: Strategy, folder: Path) -> None:
-    """Write weights and tokenizer in the Hub's layout."""
+    """Write tokenizer and weights in the Hub's layout; the model's config.json comes last and completes it."""
     model: Any = strategy.model
-    model.save_pretrained(folder)
-    session.tokenizer.save(folder)
+    with writing(folder):
+        session.tokenizer.save(folder)
+        model.save_pretrained(folder)
 
 
 def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:

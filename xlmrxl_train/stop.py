@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 CTRL_C = "Ctrl-C"
@@ -47,6 +48,9 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.reason is not None:
             raise KeyboardInterrupt
+        if self.reason is not None:  # a launcher and a scheduler may both send one
+            return
         self.reason = SIGNALS[signal.Signals(number)]
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        self.say(f"{self.reason}: saving and stopping at the next step{hint}")
+        with suppress(RuntimeError, OSError):  # it came while this stream was being written, or nobody reads any more
+            self.say(f"{self.reason}: saving and stopping at the next step{hint}")

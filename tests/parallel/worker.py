@@ -1,8 +1,9 @@
-"""Runs under torchrun or alone: does one thing with real pieces and writes what came out, on rank 0.
+"""Runs under torchrun or alone: does jobs with real pieces and saves what came out, on rank 0.
 
-    python worker.py gradients|scores OUT [override ...]
+    python worker.py OUT '{"<name>": ["gradients" | "scores", "<override>", ...], ...}'
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from xlmrxl_train import load_config
 from xlmrxl_train.config import Config
 from xlmrxl_train.parallel import StepResult
 from xlmrxl_train.session import Session
+from xlmrxl_train.stop import StopRequest
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
@@ -39,12 +41,12 @@ def trainer_of(session: Session, config: Config) -> Trainer:
         metrics=None,
         validate=lambda state: None,
         state=TrainState(),
-        stop_requested=lambda: False,
+        stop=StopRequest(None, print),
     )
 
 
-def gradients(session: Session, config: Config, out: str) -> None:
-    """Save the gradients of the epoch's last step, which is an incomplete batch."""
+def gradients(session: Session, config: Config) -> object:
+    """Return the gradients of the epoch's last step, which is an incomplete batch."""
     trainer = trainer_of(session, config)
     kept: dict[str, torch.Tensor] = {}
 
@@ -58,23 +60,25 @@ def gradients(session: Session, config: Config, out: str) -> None:
     step = trainer.batches.steps_per_epoch - 1
     micro_batches = trainer.batches.of_step(step)
     trainer._step(step, micro_batches, 1e-3)
-    if session.world.is_first:
-        torch.save({"gradients": kept, "micro_batches": len(micro_batches)}, out)
+    return {"gradients": kept, "micro_batches": len(micro_batches)}
 
 
-def scores(session: Session, config: Config, out: str) -> None:
-    """Save the scores of the test split, to the last digit."""
+def scores(session: Session, config: Config) -> object:
+    """Return the scores of the test split, to the last digit."""
     evaluator = session.evaluator(session.strategy())
     result = evaluator.evaluate(session.corpus("test", session.evaluate_languages), intervals=True)
-    if session.world.is_first:
-        torch.save({code: (score.values, score.n, score.intervals) for code, score in result.items()}, out)
+    return {code: (score.values, score.n, score.intervals) for code, score in result.items()}
 
 
 def main() -> None:
-    what, out, *overrides = sys.argv[1:]
-    config = load_config(overrides)
-    session = Session.open(config)
-    {"gradients": gradients, "scores": scores}[what](session, config, out)
+    out, jobs = sys.argv[1], json.loads(sys.argv[2])
+    results = {}
+    for name, (what, *overrides) in jobs.items():
+        config = load_config(overrides)
+        session = Session.open(config)
+        results[name] = {"gradients": gradients, "scores": scores}[what](session, config)
+    if session.world.is_first:
+        torch.save(results, out)
     session.world.barrier()
     session.world.close()
 

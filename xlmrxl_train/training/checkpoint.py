@@ -70,21 +70,30 @@ class Checkpointer:
         """Return the last checkpoint that is whole and so is its best one, and what is wrong with later ones."""
         faults: list[str] = []
         for step in reversed(self.steps()):
-            path = self.path(step)
             try:
-                verify(path)
-                best = read_state(path).best_step
+                verify(self.path(step))
+                self.verify_best(step)
             except CheckpointError as error:
                 faults.append(str(error))
-                continue
-            try:
-                if best not in (None, step):
-                    verify(self.path(best))
-            except CheckpointError as error:
-                faults.append(f"{error} It is the best one so far. run.resume={path} goes on without it.")
-                continue
-            return path, faults
+            else:
+                return self.path(step), faults
         return None, faults
+
+    def verify_best(self, step: int) -> None:
+        """Make sure that the checkpoint which was the best one after `step` steps is there.
+
+        Raises:
+            CheckpointError: It is damaged or missing.
+        """
+        best = read_state(self.path(step)).best_step
+        if best not in (None, step):
+            try:
+                verify(self.path(best))
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{error} It was the best one until step {step}. Restore it from a copy, "
+                    f"or set run.resume={self.path(step)} to go on without it."
+                ) from None
 
     def clean(self) -> None:
         """Remove what a killed process left half done, and bring back what it was about to replace."""

@@ -2,22 +2,27 @@
 
 config.yaml, environment.json, metrics.jsonl, checkpoints/, model/, report.json, report.md
     stopped.json    while the run waits to go on after it was asked to stop
+    .lock           while a process works here
 """
 
+import errno
 import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from xlmrxl_train.config import Config, from_dict, leaves, to_dict
-from xlmrxl_train.errors import RunError
-from xlmrxl_train.training.checkpoint import Checkpointer
+from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
+from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.training.checkpoint import Checkpointer, verify
+from xlmrxl_train.training.state import TrainState
 
 # Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
 FREE = (
@@ -63,6 +68,11 @@ class RunFolder:
         """Whether the run here came to its end; the report is written last."""
         return (self.path / "report.json").is_file()
 
+    @property
+    def checkpoints(self) -> Path:
+        """Return where the run's checkpoints lie."""
+        return self.path / "checkpoints"
+
     def acquire(self) -> None:
         """Create the folder and keep other processes out of it until this one ends.
 
@@ -71,41 +81,57 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = (self.path / ".lock").open("a+", encoding="utf-8")
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            assert self.lock is not None
-            self.lock.seek(0)
-            holder = self.lock.read().strip() or "another process"
-            raise RunError(
-                f"run.dir={self.path} is in use by {holder}. Wait for it, or choose another run.name."
-            ) from None
+            self.lock = _locked(self.path / ".lock")
+            self.lock.truncate(0)
+            self.lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self.lock.flush()
         except OSError as error:
             raise RunError(
-                f"run.dir={self.path} cannot be written: {error.strerror}. Choose another run.dir."
+                f"run.dir={self.path} must be a folder that can be written: {error.strerror} ({error.filename}). "
+                "Choose another run.dir, or mend its permissions and free space."
             ) from None
-        self.lock.truncate(0)
-        self.lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        self.lock.flush()
 
     def release(self) -> None:
         """Let other processes in."""
         if self.lock is not None:
             with suppress(OSError):
                 (self.path / ".lock").unlink()
-            self.lock.close()
+            with suppress(OSError):  # what could not be written before cannot be now
+                self.lock.close()
             self.lock = None
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written."""
+        Checkpointer(self.checkpoints, keep=1).clean()
+        for pattern in (".*.partial", "*.partial", "model/.*.tmp-*"):
+            for left_over in self.path.glob(pattern):
+                left_over.unlink(missing_ok=True)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small file, whole or not at all.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        path, temporary = self.path / name, self.path / f".{name}.partial"
+        with writing(path):
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
 
     def write_stopped(self, reason: str, step: int) -> None:
         """Say in stopped.json that the run stopped on purpose, so that no launcher starts it again by itself."""
-        text = json.dumps({"reason": reason, "step": step})
-        (self.path / "stopped.json").write_text(text + "\n", encoding="utf-8")
+        self.write("stopped.json", json.dumps({"reason": reason, "step": step}) + "\n")
 
     def write_config(self, config: Config) -> None:
-        """Write config.yaml, whole or not at all."""
-        temporary = self.path / ".config.yaml.partial"
-        temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        temporary.replace(self.config_file)
+        """Write config.yaml."""
+        self.write("config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+
+    def open_metrics(self, keep: int) -> JsonLines:
+        """Open metrics.jsonl, keeping its first `keep` lines."""
+        return _Metrics(self.path / "metrics.jsonl", keep=keep)
 
     def read_config(self) -> Config:
         """Return the configuration of the run here.
@@ -116,11 +142,15 @@ class RunFolder:
         """
         try:
             values = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            if not isinstance(values, dict):
+                raise ValueError(f"it must hold the run's keys, got {values!r:.40}")
+            return from_dict(values)
+        except ConfigError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise RunError(
                 f"{self.config_file} cannot be read: {error}. Restore it, or choose another run.name."
             ) from None
-        return from_dict(values)
 
     def check_same(self, config: Config) -> None:
         """Make sure that `config` computes what the run here computes.
@@ -141,34 +171,194 @@ class RunFolder:
                 + "\nGo on with the same settings, or choose another run.name."
             )
 
+    def check_data(self, config: Config, now: dict[str, Any]) -> None:
+        """Make sure that data and tokenizer are those that the run was started with, by what environment.json says.
 
-def open_folder(folder: RunFolder, config: Config, say: Callable[[str], None]) -> str:
-    """Decide, on rank 0, where the run begins: "finished", a checkpoint's path, or "" for the start.
+        Args:
+            now: {"data": {split: fingerprint}, "tokenizer": fingerprint}.
+
+        Raises:
+            RunError: One of them differs, or the file is damaged.
+        """
+        path = self.path / "environment.json"
+        if not path.exists():  # killed before it was written
+            return
+        try:
+            then = json.loads(path.read_text(encoding="utf-8"))
+            before = {"tokenizer": then["tokenizer"], **then["data"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path} must say which data the run was started with, but cannot be read ({error}). "
+                "Restore it; or remove it, if you are sure that data and tokenizer are the same."
+            ) from None
+        for name, fingerprint in {"tokenizer": now["tokenizer"], **now["data"]}.items():
+            if before.get(name) != fingerprint:
+                what = "tokenizer" if name == "tokenizer" else f"{name} split of {config.dataset.name}"
+                raise RunError(
+                    f"run.dir={self.path} was started with another {what}: fingerprint "
+                    f"{str(before.get(name)):.12} there, {fingerprint:.12} now. "
+                    "Go on with the same files and the same version, or choose another run.name."
+                )
+
+
+@dataclass(kw_only=True, slots=True)
+class Start:
+    """Where a run begins."""
+
+    checkpoint: Path | None = None  # None: with new weights
+    own: bool = True  # whether the checkpoint is of this run
+    keep_best: bool = True  # whether the checkpoint that was the best one is there too
+    finished: bool = False  # there is nothing left to do
+
+    def apply(self, state: TrainState) -> None:
+        """Take from the counters of the checkpoint what is about files that are not there."""
+        if not self.own:
+            state.metrics_lines = 0
+        if not (self.own and self.keep_best):
+            state.best_step = state.best_score = None
+            state.validated_step = 0  # scored again where that is due, so that this step can be selected
+
+
+def open_folder(folder: RunFolder, config: Config, fingerprints: dict[str, Any], say: Callable[[str], None]) -> Start:
+    """Decide, on rank 0, where the run begins. The folder is changed only when it is clear that the run can.
+
+    Args:
+        fingerprints: Of data and tokenizer, as environment.json holds them.
 
     Raises:
         RunError: The folder is in use, cannot be written, or holds a run that cannot go on.
+        CheckpointError: run.resume is no whole checkpoint, or the run has checkpoints and none of them is whole.
     """
-    resume = config.run.resume
-    if resume == "never" and folder.is_run:
+    resume, going_on = config.run.resume, folder.is_run
+    if resume == "never" and going_on:
         raise RunError(
             f"run.resume=never, but run.dir={folder.path} holds a run already. Choose another run.name, or remove it."
         )
-    if folder.is_run:
+    if going_on:
         folder.check_same(config)
-        if folder.is_finished and resume == "auto":
-            return "finished"
+        folder.check_data(config, fingerprints)
+        if folder.is_finished:
+            return Start(finished=True)
+    chosen = None if resume in ("auto", "never") else Path(resume).expanduser()
+    if chosen:
+        _verify_chosen(chosen)
     folder.acquire()
-    if not folder.is_run:
+    with writing(folder.path):
+        folder.clean()
+        (folder.path / "stopped.json").unlink(missing_ok=True)
+    if not going_on:
         folder.write_config(config)
-    (folder.path / "stopped.json").unlink(missing_ok=True)
-    if resume not in ("auto", "never"):
-        return resume
-    checkpoint, faults = Checkpointer(folder.path / "checkpoints", keep=1).latest()
+    checkpoints = Checkpointer(folder.checkpoints, keep=1)
+    if chosen:
+        own = {checkpoints.path(step).resolve(): step for step in checkpoints.steps()}
+        if chosen.resolve() in own:
+            return _go_back(checkpoints, own[chosen.resolve()], say)
+        if not own:
+            say(f"beginning from {chosen}")
+            return Start(checkpoint=chosen, own=False)
+    return Start(checkpoint=_latest(folder, checkpoints, say) if going_on else None)
+
+
+def _go_back(checkpoints: Checkpointer, step: int, say: Callable[[str], None]) -> Start:
+    """Begin from a checkpoint of this run that need not be the last one."""
+    if later := checkpoints.remove_after(step):
+        say(f"going back to step {step}; later checkpoints are removed: {', '.join(map(str, later))}")
+    say(f"going on from {checkpoints.path(step)}")
+    try:
+        checkpoints.verify_best(step)
+    except CheckpointError as error:
+        say(f"selection starts anew: {error}")
+        return Start(checkpoint=checkpoints.path(step), keep_best=False)
+    return Start(checkpoint=checkpoints.path(step))
+
+
+def _verify_chosen(path: Path) -> None:
+    try:
+        verify(path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"run.resume must be auto, never or the folder of a checkpoint (.../checkpoints/step-00000100), "
+            f"got {path}: {error} Set run.resume=auto, or name a whole checkpoint."
+        ) from None
+
+
+def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], None]) -> Path | None:
+    """Return the last good checkpoint of a run that goes on, and say what is wrong with later ones."""
+    checkpoint, faults = checkpoints.latest()
+    if faults and not checkpoint:
+        raise CheckpointError(
+            f"run.dir={folder.path} has no checkpoint to go on from:\n"
+            + "\n".join(f"  {fault}" for fault in faults)
+            + "\nRestore one from a copy, or start over with another run.name."
+        )
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")
-    if checkpoint:
-        say(f"going on from {checkpoint}")
-    return str(checkpoint or "")
+    say(f"going on from {checkpoint}" if checkpoint else f"{folder.path} has no checkpoint yet; starting from step 0")
+    return checkpoint
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a message.
+
+    Raises:
+        RunError: It names `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written: {error.strerror or error}. The checkpoints are intact. "
+            "Free space or mend its permissions, then start the same command again."
+        ) from error
+
+
+class _Metrics(JsonLines):
+    """metrics.jsonl, whose faults name it."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self.path = path
+        with writing(path):
+            super().__init__(path, keep=keep)
+            with path.open("rb") as lines:  # fewer than `keep` where somebody removed them
+                self.lines = sum(1 for _ in lines)
+
+    def log(self, event: str, values: dict[str, Any]) -> None:
+        """Append one event."""
+        with writing(self.path):
+            super().log(event, values)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):  # what could not be written was said when it was logged
+            super().close()
+
+
+def _locked(path: Path) -> IO[str]:
+    """Open a file and lock it; where the file system knows no locks it is opened all the same.
+
+    Raises:
+        RunError: Another process holds the lock.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+            raise RunError(
+                f"run.dir={path.parent} is in use by {holder}. Wait for it, or choose another run.name."
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                file.close()
+                raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its holder removed it just now: what we locked is no longer the lock
 
 
 def _show(values: dict[str, Any], key: str) -> str:

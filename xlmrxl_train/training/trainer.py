@@ -15,7 +15,7 @@ import torch
 
 from xlmrxl_train.config import Config, ScheduleConfig
 from xlmrxl_train.data.examples import Batch
-from xlmrxl_train.errors import RunError
+from xlmrxl_train.errors import FROM_FIRST_RANK, RunError
 from xlmrxl_train.parallel import StepResult, Strategy
 from xlmrxl_train.stop import Stopped, StopRequest
 from xlmrxl_train.track.console import Console
@@ -108,12 +108,16 @@ class Trainer:
             loss = self.strategy.accumulate(batch.to(world.device).inputs, counts, last=last)
             if batch.examples:
                 loss_sum += loss
-        world.sum(loss_sum)
-        result = self.strategy.step(lr)
+        loss = float(world.sum(loss_sum))
+        if math.isfinite(loss):
+            result = self.strategy.step(lr)
+        else:  # its gradient may be finite all the same, where only the sum overflowed
+            self.strategy.model.zero_grad()
+            result = StepResult(grad_norm=math.nan, skipped=True)
         return Step(
             number=number,
             lr=lr,
-            loss_sum=float(loss_sum),
+            loss_sum=loss,
             num_targets=float(sums[0]),
             result=result,
             stop=bool(sums[1] > 0),
@@ -139,15 +143,17 @@ class Trainer:
         state.skipped_in_a_row += 1
         norm = step.result.grad_norm
         names = [self.batches.corpus.name(example) for example in self.batches.examples(step.number)]
-        self.console.say(f"step {state.step} skipped: gradient norm {norm}, examples {', '.join(names)}")
+        self.console.say(f"step {state.step} skipped: loss {step.loss_sum}, gradient norm {norm}, examples {', '.join(names)}")
         if self.metrics:
             self.metrics.log("skip", {"step": state.step, "grad_norm": str(norm), "examples": names})
         if state.skipped_in_a_row >= self.config.train.max_skipped:
-            raise RunError(
+            fault = RunError(
                 f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite "
                 f"(train.max_skipped={self.config.train.max_skipped}). Lower optimizer.lr, lengthen schedule.warmup, "
                 "or look at the examples named in metrics.jsonl."
             )
+            fault.add_note(FROM_FIRST_RANK)  # all ranks saw it
+            raise fault
 
     def _log(self, step: Step) -> str:
         """Write one line of metrics and return what the progress bar shows; loss is the mean since the last line."""
