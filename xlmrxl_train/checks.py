@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("adamw",),
     "schedule.name": ("linear", "cosine", "constant"),
     "evaluate.select": ("best", "last"),
+    "tracker.mode": ("online", "offline", "disabled"),
 }
 
 
@@ -119,6 +120,15 @@ _RULES: dict[str, tuple[str, Any]] = {
     ),
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "train.languages": ("at least one language", len),
+    "tracker.names": (
+        "wandb | tensorboard, each at most once",
+        lambda value: set(value) <= {"wandb", "tensorboard"} and len(set(value)) == len(value),
+    ),
+    "tracker.project": (
+        "1 to 128 characters, none of / \\ # ? % :",
+        lambda value: 0 < len(value) <= 128 and not set(value) & set("/\\#?%:"),
+    ),
+    "tracker.tags": ("words of 1 to 64 characters", lambda value: all(0 < len(tag) <= 64 for tag in value)),
 }
 
 

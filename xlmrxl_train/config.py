@@ -219,6 +219,7 @@ class TrainConfig:
     max_hours: float | None = key(None, "save and stop after this time; null: never")
     log_every: int = key(10, "optimizer steps between lines of metrics.jsonl and of the console")
     save_model: bool = key(True, "write the final weights to <run>/model")
+    profile: bool = key(False, "time the phases of a step, trace a few steps; written to <run>/profile")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -240,7 +241,12 @@ class EvaluateConfig:
 class TrackerConfig:
     """Where metrics go beside metrics.jsonl."""
 
-    names: list[str] = key([], "trackers; empty: none")
+    names: list[str] = key([], "wandb | tensorboard, or both: [wandb,tensorboard]; empty: none")
+    project: str = key("xlmrxl_train", "wandb: the project that gathers runs")
+    entity: str | None = key(None, "wandb: user or team that owns the project; null: who is logged in")
+    mode: str = key("offline", "wandb: online | offline | disabled; offline: kept in <run>/wandb for `wandb sync`")
+    group: str | None = key(None, "wandb: runs of one group are shown together; null: the recipe's name")
+    tags: list[str] = key([], "wandb: words to find the run by")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,8 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,19 @@ from typing import Any
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
-from xlmrxl_train.data.examples import Row
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
-from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
+from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest, until_stopped
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.track.trackers import Trackers
+from xlmrxl_train.track.trackers import require as require_trackers
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
@@ -41,6 +42,7 @@ def train(config: Config) -> Report | None:
     Returns:
         The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
+    require_trackers(config.tracker)
     with StopRequest(config.train.max_hours, Console(enabled=os.environ.get("RANK", "0") == "0").say) as stop:
         session = Session.open(config)
         stop.say = session.console.say
@@ -65,6 +67,7 @@ class Training:
     checkpointer: Checkpointer
     state: TrainState
     metrics: JsonLines | None  # on rank 0
+    trackers: Trackers | None  # likewise; they read metrics.jsonl
     stop: StopRequest
 
     @classmethod
@@ -74,7 +77,7 @@ class Training:
             return cls._open(session, folder, stop)
         except Stopped:
             if session.world.is_first:
-                mark_stopped_early(folder, stop)
+                folder.write_stopped_early(stop.reason or "another rank was asked to stop")
             session.console.say("stopped before training began; the same command starts it")
             if stop.reason == CTRL_C:
                 raise KeyboardInterrupt from None
@@ -98,10 +101,11 @@ class Training:
             start.apply(state)
         if world.any(stop()):
             raise Stopped
-        metrics = None
+        metrics = trackers = None
         if world.is_first:
             write_environment(session, folder, corpora)
             metrics = folder.open_metrics(keep=state.metrics_lines)
+            trackers = Trackers.open(config, folder.path, step=state.step, say=say)
         return cls(
             session=session,
             folder=folder,
@@ -111,6 +115,7 @@ class Training:
             checkpointer=Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints),
             state=state,
             metrics=metrics,
+            trackers=trackers,
             stop=stop,
         )
 
@@ -156,6 +161,8 @@ class Training:
         finally:
             if self.metrics:
                 self.metrics.close()
+            if self.trackers:
+                self.trackers.close()
 
     def validate(self, state: TrainState) -> float | None:
         """Score the validation split; return what selects the checkpoint."""
@@ -199,16 +206,9 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
     Raises:
         Stopped: A stop was requested while rows were read.
     """
-    config, rows = session.config, session.source.rows
-
-    def rows_until_stopped(split: str, language: str) -> Iterator[Row]:
-        for row in rows(split, language):
-            if stop():
-                raise Stopped
-            yield row
-
+    config = session.config
     session.source = copy(session.source)
-    session.source.rows = rows_until_stopped  # type: ignore[method-assign]
+    setattr(session.source, "rows", until_stopped(session.source.rows, stop))  # noqa: B010  (mypy: a method)
     languages = {"train": session.train_languages}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
@@ -283,21 +283,10 @@ def launch(command: str, compose: Callable[[], Config]) -> int:
     return 0
 
 
-def mark_stopped_early(folder: RunFolder, stop: StopRequest) -> None:
-    """Write stopped.json for a run that was stopped before its first step, unless another process works there."""
-    with suppress(RunError):
-        if folder.lock is None:
-            folder.acquire()
-        steps = Checkpointer(folder.checkpoints, keep=1).steps()
-        folder.write_stopped(stop.reason or "another rank was asked to stop", steps[-1] if steps else 0)
-
-
 def fingerprints(session: Session, corpora: dict[str, Corpus]) -> dict[str, Any]:
     """Return what a run that goes on must find unchanged beside its configuration."""
-    return {
-        "data": {split: corpus.fingerprint for split, corpus in corpora.items()},
-        "tokenizer": session.tokenizer.fingerprint,
-    }
+    data = {split: corpus.fingerprint for split, corpus in corpora.items()}
+    return {"data": data, "tokenizer": session.tokenizer.fingerprint}
 
 
 def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Corpus]) -> None:
@@ -309,7 +298,7 @@ def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Co
         **fingerprints(session, corpora),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    folder.write("environment.json", json.dumps(values, indent=1) + "\n")
+    folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
 
 
 def export(session: Session, strategy: Strategy, folder: Path) -> None:
@@ -326,6 +315,12 @@ def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, s
         return
     for code, score in scores.items():
         metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
+    shown = Report(
+        protocol=protocol(session, split, TrainState(), 0, selecting=False),
+        languages=scores,
+        metrics=session.task.metrics,
+    )
+    metrics.log("averages", {"step": step, "split": split, **shown.averages()})
     metric = session.task.metrics[0]
     values = [score.values[metric] for score in scores.values()]
     chosen = ", ".join(
@@ -356,7 +351,7 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
     ]
     return Protocol(
         recipe=config.run.recipe,
-        model=config.model.path or config.model.name,
+        model=redact(config.model.path or config.model.name),
         dataset=config.dataset.name,
         split=split,
         source=session.source.kind,

@@ -2,9 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CTRL_C = "Ctrl-C"
 SIGNALS = {
@@ -16,6 +19,20 @@ SIGNALS = {
 
 class Stopped(Exception):  # noqa: N818  (a request, not an error)
     """Work that can be done again was left because a stop was requested."""
+
+
+def until_stopped(
+    rows: Callable[[str, str], Iterator[T]], stop: Callable[[], bool]
+) -> Callable[[str, str], Iterator[T]]:
+    """Return `rows`, the function that reads a split and language, so that it raises `Stopped` when `stop` says so."""
+
+    def read(split: str, language: str) -> Iterator[T]:
+        for row in rows(split, language):
+            if stop():
+                raise Stopped
+            yield row
+
+    return read
 
 
 class StopRequest:

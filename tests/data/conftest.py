@@ -16,7 +16,6 @@ from pyarrow import parquet
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

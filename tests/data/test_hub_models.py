@@ -22,7 +22,9 @@ print(json.dumps(answers))
 """
 
 
-def ask(run_python: Callable[..., str], url: str, *questions: tuple[str, list[str]], **environment: str) -> list[object]:
+def ask(
+    run_python: Callable[..., str], url: str, *questions: tuple[str, list[str]], **environment: str
+) -> list[object]:
     printed = run_python(ASK, HF_ENDPOINT=url, ASKED=json.dumps(questions), **environment)
     answers: list[object] = json.loads(printed.splitlines()[-1])
     return answers

@@ -37,9 +37,7 @@ def ask(run_python: Callable[..., str], url: str, *questions: dict[str, Any], **
     return answers
 
 
-def test_rows_of_two_configurations_and_a_pinned_commit(
-    hub_server: HubServer, run_python: Callable[..., str]
-) -> None:
+def test_rows_of_two_configurations_and_a_pinned_commit(hub_server: HubServer, run_python: Callable[..., str]) -> None:
     first, second = hub_server.repositories["datasets", "team/nli"]
     nli = {"repository": "team/nli"}
     en, de, pinned, by_column = ask(

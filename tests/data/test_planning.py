@@ -1,5 +1,7 @@
 """Plans are pure functions; their promises as properties."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,5 +76,5 @@ def test_evaluation_batches(sizes: list[int], budget: int) -> None:
     assert sorted(positions) == list(range(len(sizes)))
     assert [sizes[p] for p in positions] == sorted(sizes, reverse=True)
     assert all(len(batch) == 1 or sum(sizes[p] for p in batch) <= budget for batch in batches)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert sum(sizes[p] for p in batch) + sizes[following[0]] > budget

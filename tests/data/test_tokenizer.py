@@ -144,7 +144,10 @@ def test_output_is_a_dictionary_with_attributes(small: Tokenizer) -> None:
         ({"truncation": "only_first"}, "truncation must be True, False or 'longest_first', got 'only_first'."),
         ({"truncation": True, "max_length": 1}, "max_length must hold 2 special tokens, got 1."),
         ({"text_pair": ["a", "b", "c"]}, "text_pair must have one text per text (2), got 3."),
-        ({"text_pair": ["a", "b"], "truncation": True, "max_length": 3}, "max_length must hold 4 special tokens, got 3."),
+        (
+            {"text_pair": ["a", "b"], "truncation": True, "max_length": 3},
+            "max_length must hold 4 special tokens, got 3.",
+        ),
         ({"padding": "left"}, "padding must be True, False, 'longest' or 'max_length', got 'left'."),
         ({"return_tensors": "np"}, "return_tensors must be 'pt' or None, got 'np'."),
         ({"return_tensors": "pt"}, "return_tensors='pt' needs rows of one length, got several. Pass padding=True."),

@@ -27,4 +27,5 @@ def test_resuming_drops_later_steps_and_a_half_written_line(tmp_path) -> None:
 def test_numbers_that_json_lacks_become_null(tmp_path) -> None:
     log = JsonLines(tmp_path / "m.jsonl", keep=0)
     log.log("train", {"step": 1, "loss": float("nan"), "norms": [float("inf"), 1.0]})
+    log.close()
     assert lines(tmp_path / "m.jsonl") == [{"event": "train", "step": 1, "loss": None, "norms": [None, 1.0]}]

@@ -7,7 +7,8 @@ record batches carries a checksum, so that a file cut short or damaged is notice
 import fcntl
 import logging
 import os
-import socket
+import secrets
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _VERSION = b"1"
 _CHUNK = 10_000  # features per record batch
+_LEFT_OVER_SECONDS = 6 * 3600
 _OWN_COLUMNS = ("id", "example", "input_ids")
 
 Built = Iterable[tuple[str, list[Feature]]]
@@ -89,9 +91,9 @@ class FeatureTable:
             raise ValueError("made by another version")
         batches = [_checked(reader, index) for index in range(reader.num_record_batches)]
         self.fingerprint = fingerprint
-        self._batches = batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-        self._names = [name for name in reader.schema.names if name not in _OWN_COLUMNS]
+        names = [name for name in reader.schema.names if name not in _OWN_COLUMNS]
+        self._columns = [{name: batch.column(name) for name in names} for batch in batches]
         self._offsets = [batch.column("input_ids").offsets.to_numpy() for batch in batches]
         self._tokens = [batch.column("input_ids").values.to_numpy() for batch in batches]
         self.lengths: NDArray[np.int32] = _joined([np.diff(offsets) for offsets in self._offsets])
@@ -125,11 +127,11 @@ class FeatureTable:
             raise IndexError(f"feature {index} of {len(self)}")
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         row = index - int(self._starts[number])
-        batch, offsets = self._batches[number], self._offsets[number]
+        offsets = self._offsets[number]
         return Feature(
             example=int(self.example_of[index]),
             input_ids=self._tokens[number][offsets[row] : offsets[row + 1]].tolist(),
-            columns={name: batch.column(name)[row].as_py() for name in self._names},
+            columns={name: column[row].as_py() for name, column in self._columns[number].items()},
         )
 
 
@@ -166,16 +168,16 @@ def _checked(reader: pa.RecordBatchFileReader, index: int) -> pa.RecordBatch:
 
 def _write(path: Path, fingerprint: str, build: Callable[[], Built]) -> None:
     """Write the features in chunks to a file of another name, which takes its name when it is whole."""
-    ours = f"{path.name}.{socket.gethostname()}-"
-    for left_over in path.parent.glob(f"{ours}*.tmp"):  # of a killed process on this machine: we hold the lock
-        left_over.unlink(missing_ok=True)
-    temporary = path.parent / f"{ours}{os.getpid()}.tmp"
+    for left_over in path.parent.glob(f"{path.name}.*.tmp"):  # of killed processes; a live one writes all the time
+        if time.time() - left_over.stat().st_mtime > _LEFT_OVER_SECONDS:
+            left_over.unlink(missing_ok=True)
+    temporary = path.parent / f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with temporary.open("wb") as stream:
             _write_batches(stream, fingerprint, build())
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -184,14 +186,15 @@ def _write_batches(stream: Any, fingerprint: str, built: Built) -> None:
     rows = _rows(built)
     columns = _columns_of(list(islice(rows, _CHUNK)))
     types = {name: _compact(pa.array(values)) for name, values in columns.items()}
-    types.update(id=pa.string(), example=pa.int32(), input_ids=pa.list_(pa.int32()))
+    types |= {"id": pa.string(), "example": pa.int32(), "input_ids": pa.list_(pa.int32())}
     schema = pa.schema(types, metadata={"version": _VERSION, "fingerprint": fingerprint})
     with pa.ipc.new_file(stream, schema) as writer:
         while columns:
             arrays = []
-            for name, values in columns.items():
+            assert columns.keys() == types.keys(), "features of one table must have the same columns"
+            for name in schema.names:
                 try:
-                    arrays.append(pa.array(values, type=types[name]))
+                    arrays.append(pa.array(columns[name], type=types[name]))
                 except (pa.ArrowException, OverflowError) as error:
                     raise TypeError(f"feature column {name!r} is of type {types[name]}, then {error}") from error
             batch = pa.record_batch(arrays, schema=schema)

@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 def matching_files(root: Path, pattern: str) -> list[Path]:
     """Return the files below `root` that match a pattern in which * stands for any text, sorted by name."""
     escaped = re.sub(r"([?\[])", r"[\1]", str(root / pattern)) if "*" in pattern else ""
-    found = [Path(name) for name in sorted(glob.glob(escaped))] if escaped else [root / pattern]
+    found = [Path(name) for name in sorted(glob.glob(escaped))] if escaped else [root / pattern]  # noqa: PTH207 (a pattern may be absolute)
     return [path for path in found if path.is_file()]
 
 
@@ -32,7 +32,8 @@ def missing_file(root: Path, pattern: str, key: str) -> DataError:
     if not root.is_dir():
         return DataError(f"{root}: expected the folder of the data set's files, found none. Check data.root.")
     folder, *rest = _deepest_folder(root, Path(pattern))
-    names = sorted(path.name for path in folder.iterdir())
+    with readable(folder):
+        names = sorted(path.name for path in folder.iterdir())
     near = difflib.get_close_matches(rest[0].name if rest else "", names, n=3, cutoff=0.5)
     hint = f"Near: {', '.join(near)}. " if near else ""
     return DataError(

@@ -164,7 +164,9 @@ class FileSource:
         reading = [
             {
                 **asdict(files),
-                "path": None, "languages": None, "stand_in": None,
+                "path": None,
+                "languages": None,
+                "stand_in": None,
                 "columns": column_of_role(dataset.columns, files.columns, language),
                 "format": [format_of(path, files, key) for path in self._paths(key, files, language)],
                 "content": [content_hash(path) for path in self._paths(key, files, language)],

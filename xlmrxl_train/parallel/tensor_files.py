@@ -73,7 +73,11 @@ class _Writer(dcp.StorageWriter):
         for item in plan.items:
             place = self._place(item, 0)
             end = begin + place.num_bytes
-            header[_name_of_piece(item)] = {"dtype": _DTYPES[place.dtype], "shape": place.sizes, "data_offsets": [begin, end]}
+            header[_name_of_piece(item)] = {
+                "dtype": _DTYPES[place.dtype],
+                "shape": place.sizes,
+                "data_offsets": [begin, end],
+            }
             begin = end
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)

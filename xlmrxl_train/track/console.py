@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from xlmrxl_train.track.secrets import redact
+
 LINE_EVERY = 10.0  # seconds between plain progress lines of one task
 
 Advance = Callable[..., None]  # advance(note=""): one step done
@@ -22,9 +24,9 @@ class Console:
         self.live: Progress | None = None
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line, without secrets."""
         if self.enabled:
-            self.rich.print(text, markup=False)
+            self.rich.print(redact(text), markup=False)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:

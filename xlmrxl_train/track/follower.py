@@ -21,6 +21,7 @@ class Target(Protocol):
     """A tracker, as seen from here. Every method may take any time and raise anything."""
 
     name: str
+    where: str  # where a person finds it
 
     def start(self) -> None:
         """Begin, or go on with, the tracker's run."""
@@ -45,7 +46,7 @@ class Follower:
         *,
         after: Position,
         told: Callable[[Position], None],
-        warn: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         """Follow `path`, from the first row whose position is beyond `after`.
 
@@ -54,13 +55,13 @@ class Follower:
             path: metrics.jsonl.
             after: How far the tracker knows the run already; the file holds these lines too.
             told: Called with the position of each row that the tracker took.
-            warn: Called once with a sentence, if the tracker fails.
+            say: Says a line to a person: where the tracker is, and once that it fails.
         """
         self.target = target
         self.path = path
         self.after = after
         self.told = told
-        self.warn = warn
+        self.say = say
         self.warned = False
         self.closing = threading.Event()
         self.busy_since: float | None = None  # while the tracker has the floor
@@ -80,7 +81,7 @@ class Follower:
         """Warn, unless that was done before."""
         if not self.warned:
             self.warned = True
-            self.warn(f"tracker {self.target.name} {text}; training and metrics.jsonl go on without it")
+            self.say(f"tracker {self.target.name} {text}; training and metrics.jsonl go on without it")
 
     @property
     def missing(self) -> int:
@@ -89,8 +90,15 @@ class Follower:
             return sum(1 for _ in stream) - self.lines
 
     def _run(self) -> None:
-        if self._insist(self.target.start) and self._tell_all():
-            self._insist(self.target.finish)
+        try:
+            if not self._insist(self.target.start):
+                return
+            self.say(f"tracker {self.target.name}: {self.target.where}")
+            if self._tell_all():
+                self._insist(self.target.finish)
+        except (OSError, ValueError) as error:  # of metrics.jsonl
+            self.error = error
+            self.complain(f"stopped ({_short(error)})")
 
     def _tell_all(self) -> bool:
         rows, read = Rows(), 0
@@ -99,7 +107,7 @@ class Follower:
             for row in rows.add(json.loads(line)):
                 if row.position > self.after and not self._tell(row.position, row.values):
                     return False
-            self.lines = read - bool(rows.values)
+            self.lines = self.lines if rows.values else read
         for row in rows.rest():
             if row.position > self.after and not self._tell(row.position, row.values):
                 return False

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from xlmrxl_train.track.secrets import redact
+
 
 def finite(value: Any) -> Any:
     """Return `value` with numbers that JSON cannot write (NaN, infinity) as null, also inside."""
@@ -31,7 +33,7 @@ class JsonLines:
 
     def log(self, event: str, values: dict[str, Any]) -> None:
         """Append one event."""
-        self.file.write(json.dumps(finite({"event": event, **values}), ensure_ascii=False) + "\n")
+        self.file.write(json.dumps(redact(finite({"event": event, **values})), ensure_ascii=False) + "\n")
         self.file.flush()
         self.lines += 1
 

@@ -1,9 +1,9 @@
 """Lines of metrics.jsonl -> rows of numbers as trackers show them.
 
-    {"event": "train", "step": 20, "loss": 0.7, ...}                      train/loss
-    {"event": "evaluate", "split": "test", "language": "de", ...}         test/accuracy/de
-    {"event": "averages", "split": "test", "accuracy": {"mean": ...}}     test/accuracy/mean
-    {"event": "skip", "step": 21, ...}                                    skip = 1
+{"event": "train", "step": 20, "loss": 0.7, ...}                      train/loss
+{"event": "evaluate", "split": "test", "language": "de", ...}         test/accuracy/de
+{"event": "averages", "split": "test", "accuracy": {"mean": ...}}     test/accuracy/mean
+{"event": "skip", "step": 21, ...}                                    skip = 1
 """
 
 from dataclasses import dataclass, field

@@ -12,6 +12,7 @@ HIDDEN = "***"
 SHORTEST = 8  # characters; a shorter value of a variable is a word that may stand in any text
 
 _NAME_OF_SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD)$|PASSWORD$", re.IGNORECASE)
+_KEY_OF_SECRET = re.compile(r"(_token|password|secret|api_?key|access_?key)$", re.IGNORECASE)
 _SHAPES = (
     re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}\b"),  # Hugging Face
     re.compile(r"\bwandb_v\d_[A-Za-z0-9_]{20,}\b"),
@@ -35,7 +36,7 @@ def redact(value: T) -> T:
     `user:password@` of an address and its parameters of such names; a text that has the shape of a known service's
     token; and the text under a key of such a name in a dictionary.
     """
-    return _redact(value, list(_values_of_environment()))  # type: ignore[no-any-return]
+    return _redact(value, list(_values_of_environment()))  # type: ignore[return-value]  # same type, other texts
 
 
 def _redact(value: object, secrets: list[str]) -> object:
@@ -44,7 +45,7 @@ def _redact(value: object, secrets: list[str]) -> object:
     if isinstance(value, dict):
         return {
             _redact(name, secrets): HIDDEN
-            if isinstance(item, str) and item and isinstance(name, str) and _NAME_OF_SECRET.search(name) and "_" in name
+            if isinstance(item, str) and item and isinstance(name, str) and _KEY_OF_SECRET.search(name)
             else _redact(item, secrets)
             for name, item in value.items()
         }

@@ -13,7 +13,7 @@ import yaml
 from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 
-from xlmrxl_train.config import Config, to_dict
+from xlmrxl_train.config import Config, from_dict, to_dict
 from xlmrxl_train.track.secrets import redact
 
 UPLOAD = 8.0  # seconds that wandb may take to send what is left at the end; `wandb sync` sends the rest
@@ -33,8 +33,10 @@ def make(name: str, config: Config, folder: Path, *, identity: str, begin: int) 
     """
     _prepare_accelerate()
     values: dict[str, Any] = redact(to_dict(config))
+    config = from_dict(values)
     with suppress(OSError, ValueError):
-        values["environment"] = redact(json.loads((folder / "environment.json").read_text(encoding="utf-8")))
+        environment = redact(json.loads((folder / "environment.json").read_text(encoding="utf-8")))
+        values = {**values, "environment": environment}
     return WandB(config, folder, identity, values) if name == "wandb" else TensorBoard(folder, begin, values)
 
 
@@ -47,15 +49,13 @@ class WandB:
         settings = config.tracker
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports need a network too
         wandb = importlib.import_module("wandb")
-        self.where = f"{settings.mode}, {folder / 'wandb'}"
-        if settings.mode == "offline":
-            self.where += f"; to send it: wandb sync {folder / 'wandb' / 'offline-run-*'}"
+        self.where = f"offline; wandb sync {folder / 'wandb' / 'offline-run-*'} sends it"
         self.silence = wandb.Settings(silent=True)
         self.tracker = WandBTracker(
             settings.project,
             entity=settings.entity,
             id=identity,
-            resume="allow" if settings.mode == "online" else None,  # offline each session's folder carries the id
+            resume="allow",
             name=config.run.name,
             group=settings.group or config.run.recipe or None,
             tags=settings.tags,
@@ -82,8 +82,10 @@ class WandB:
         """Begin, or go on with, the run; the step is a metric, since wandb's own count cannot go on from ours."""
         importlib.import_module("wandb").setup(settings=self.silence)
         self.tracker.start()
-        self.tracker.tracker.define_metric("step", hidden=True)
-        self.tracker.tracker.define_metric("*", step_metric="step")
+        run = self.tracker.tracker
+        run.define_metric("step", hidden=True)
+        run.define_metric("*", step_metric="step")
+        self.where = run.url or self.where
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Add one row."""
@@ -99,6 +101,8 @@ class WandB:
             with suppress(psutil.Error):
                 if process.name().startswith("wandb-core"):
                     process.kill()
+        with suppress(AttributeError):  # take note of its end, where this version of wandb lets us
+            importlib.import_module("wandb.sdk.wandb_setup").singleton()._connection._proc.join()
         with suppress(Exception):  # it complains that the helper is gone
             importlib.import_module("wandb").teardown()
 
@@ -131,13 +135,6 @@ class TensorBoard:
 
     def abandon(self) -> None:
         """Nothing holds the process."""
-
-
-def can_log_in() -> bool:
-    """Return whether wandb finds a key, in the environment or in ~/.netrc; nobody is asked, nothing is sent."""
-    wandb = importlib.import_module("wandb")
-    wandb.setup(settings=wandb.Settings(silent=True))
-    return bool(wandb.login(prompt=False))
 
 
 def _prepare_accelerate() -> None:

@@ -6,7 +6,6 @@ tracker knows already. wandb cannot take a step back, so it is not told these a 
 (its purge_step) and is told anew.
 """
 
-import importlib
 import json
 import os
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
+from types import ModuleType
 
 from xlmrxl_train.config import Config, TrackerConfig
 from xlmrxl_train.errors import ConfigError
@@ -41,11 +41,21 @@ def require(settings: TrackerConfig) -> None:
     if faults:
         raise ConfigError(*faults)
     online = "wandb" in settings.names and settings.mode == "online"
-    if online and os.environ.get("RANK", "0") == "0" and not _targets().can_log_in():
+    if online and os.environ.get("RANK", "0") == "0" and not _may_log_in():
         raise ConfigError(
             "tracker.mode=online needs a key for wandb, found none. "
             "Run `wandb login`, set WANDB_API_KEY, or use tracker.mode=offline and `wandb sync` later."
         )
+
+
+def _may_log_in() -> bool:
+    """Return whether there is a place where wandb looks for a key; whether it is valid, only its server knows."""
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    home = Path(os.environ.get("HOME", "/"))
+    settings = Path(os.environ.get("WANDB_CONFIG_DIR", home / ".config" / "wandb")) / "settings"
+    places = (Path(os.environ.get("NETRC", home / ".netrc")), home / "_netrc", settings)
+    return any(place.is_file() for place in places)
 
 
 class Ledger:
@@ -118,27 +128,29 @@ class Trackers:
         if name == "tensorboard":  # from the first step that it is told again, or that it has not seen to its end
             known = (min(known[0], step), -1) if known != NOTHING else NOTHING
         target: Target = _targets().make(name, config, folder, identity=ledger.id, begin=known[0])
-        self.say(f"tracker {name}: {target.where}")  # type: ignore[attr-defined]
         return Follower(
             target,
             folder / "metrics.jsonl",
             after=known,
             told=lambda position: ledger.put(name, position),
-            warn=self.say,
+            say=self.say,
         )
 
-    def close(self, wait: float = LAST_WORDS) -> None:
-        """Let the trackers finish, for at most `wait` seconds; metrics.jsonl is complete by now."""
+    def close(self) -> None:
+        """Let the trackers finish, for at most LAST_WORDS seconds; metrics.jsonl is complete by now."""
         self.closed.set()
-        end = time.monotonic() + wait
+        end = time.monotonic() + LAST_WORDS
         for follower in self.followers:
             follower.close()
         for follower in self.followers:
             follower.thread.join(max(0.0, end - time.monotonic()))
         for follower in self.followers:
             hangs = follower.thread.is_alive()
-            if hangs:
-                follower.target.abandon()
+            if hangs or follower.error is not None:
+                follower.warned = True
+                rest = threading.Thread(target=follower.target.abandon, daemon=True)
+                rest.start()
+                rest.join(LAST_WORDS / 2)
             if missing := follower.missing:
                 why = "does not answer" if hangs else "failed"
                 self.say(
@@ -155,3 +167,10 @@ class Trackers:
                 since = follower.busy_since
                 if since is not None and time.monotonic() - since > SILENT:
                     follower.complain(f"has not answered for {SILENT:.0f} s")
+
+
+def _targets() -> ModuleType:
+    """Import what imports accelerate, which takes a second that a run without trackers does not spend."""
+    from xlmrxl_train.track import targets
+
+    return targets

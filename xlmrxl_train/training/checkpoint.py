@@ -213,7 +213,7 @@ def _compare(file: Path, expected: dict[str, Any]) -> None:
         if file.stat().st_size != expected["bytes"]:
             raise CheckpointError(f"{file} must have {expected['bytes']} bytes, got {file.stat().st_size}.")
         if _sha256(file) != expected["sha256"]:
-            raise CheckpointError(f"{file} has changed since it was written (its SHA-256 differs).")
+            raise CheckpointError(f"{file} has changed since it was written: its SHA-256 is not that of {MANIFEST}.")
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise

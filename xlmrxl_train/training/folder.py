@@ -21,6 +21,7 @@ import yaml
 from xlmrxl_train.config import Config, from_dict, leaves, to_dict
 from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
 from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.checkpoint import Checkpointer, verify
 from xlmrxl_train.training.state import TrainState
 
@@ -125,6 +126,14 @@ class RunFolder:
         """Say in stopped.json that the run stopped on purpose, so that no launcher starts it again by itself."""
         self.write("stopped.json", json.dumps({"reason": reason, "step": step}) + "\n")
 
+    def write_stopped_early(self, reason: str) -> None:
+        """Write stopped.json for a run that was stopped before its first step, unless another process works here."""
+        with suppress(RunError):
+            if self.lock is None:
+                self.acquire()
+            steps = Checkpointer(self.checkpoints, keep=1).steps()
+            self.write_stopped(reason, steps[-1] if steps else 0)
+
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
         self.write("config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
@@ -196,7 +205,7 @@ class RunFolder:
                 what = "tokenizer" if name == "tokenizer" else f"{name} split of {config.dataset.name}"
                 raise RunError(
                     f"run.dir={self.path} was started with another {what}: fingerprint "
-                    f"{str(before.get(name)):.12} there, {fingerprint:.12} now. "
+                    f"{before.get(name)!s:.12} there, {fingerprint:.12} now. "
                     "Go on with the same files and the same version, or choose another run.name."
                 )
 
@@ -229,6 +238,7 @@ def open_folder(folder: RunFolder, config: Config, fingerprints: dict[str, Any],
         RunError: The folder is in use, cannot be written, or holds a run that cannot go on.
         CheckpointError: run.resume is no whole checkpoint, or the run has checkpoints and none of them is whole.
     """
+    config = from_dict(redact(to_dict(config)))  # as config.yaml holds it
     resume, going_on = config.run.resume, folder.is_run
     if resume == "never" and going_on:
         raise RunError(

@@ -8,7 +8,9 @@ ranks and micro-batches is too; each loss sum is scaled by world size / N. That 
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
+from xlmrxl_train.training.profile import StepProfile
 from xlmrxl_train.training.schedule import learning_rate
 from xlmrxl_train.training.state import TrainState
 
@@ -64,6 +67,12 @@ class Trainer:
     stop: StopRequest
     window_tokens: int = 0  # since the last line of the log, over all ranks
     window_seconds: float = 0.0  # of steps and of waiting for their input, likewise
+    profile: StepProfile | None = None  # on rank 0 under train.profile
+
+    def __post_init__(self) -> None:
+        world = self.strategy.world
+        if self.config.train.profile and world.is_first:
+            self.profile = StepProfile(Path(self.config.run.dir) / "profile", world.device)
 
     def run(self) -> None:
         """Train to the last step.
@@ -71,14 +80,23 @@ class Trainer:
         Raises:
             Stopped: A stop was requested; the state is saved, and `run` goes on from it.
         """
-        state, batches = self.state, self.batches
-        total = total_steps(self.config, batches.steps_per_epoch)
+        total = total_steps(self.config, self.batches.steps_per_epoch)
+        try:
+            self._run(total)
+        finally:
+            if self.profile:
+                self.profile.finish(self.console.say)
+
+    def _run(self, total: int) -> None:
+        state, profile = self.state, self.profile
         with self.console.task("train", total, done=state.step) as advance:
             if self._validation_due(total) and state.validated_step < state.step:  # stopped before it was done
                 self._validate_and_save(total)
             began = time.monotonic()
-            for number, micro_batches in batches.iterate(state.step, total):
-                step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
+            steps = self.batches.iterate(state.step, total)
+            for number, micro_batches in profile.inputs(steps) if profile else steps:
+                with profile.step() if profile else nullcontext():
+                    step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
                 self._count(step, time.monotonic() - began)
                 log = state.step % self.config.train.log_every == 0 or state.step == total
                 advance(self._log(step) if log else "")
@@ -105,23 +123,31 @@ class Trainer:
         for index, batch in enumerate(micro_batches):
             counts = scale if batch.examples else scale * 0
             last = index == len(micro_batches) - 1
-            loss = self.strategy.accumulate(batch.to(world.device).inputs, counts, last=last)
+            with self._phase("host to device"):
+                inputs = batch.to(world.device).inputs
+            with self._phase("forward and backward"):
+                loss = self.strategy.accumulate(inputs, counts, last=last)
             if batch.examples:
                 loss_sum += loss
-        loss = float(world.sum(loss_sum))
-        if math.isfinite(loss):
-            result = self.strategy.step(lr)
+        world.sum(loss_sum)
+        total_loss = float(loss_sum)
+        if math.isfinite(total_loss):
+            with self._phase("optimizer"):
+                result = self.strategy.step(lr)
         else:  # its gradient may be finite all the same, where only the sum overflowed
             self.strategy.model.zero_grad()
             result = StepResult(grad_norm=math.nan, skipped=True)
         return Step(
             number=number,
             lr=lr,
-            loss_sum=loss,
+            loss_sum=total_loss,
             num_targets=float(sums[0]),
             result=result,
             stop=bool(sums[1] > 0),
         )
+
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return self.profile.phase(name) if self.profile else nullcontext()
 
     def _count(self, step: Step, seconds: float) -> None:
         """Add a step to the counters.
@@ -143,7 +169,9 @@ class Trainer:
         state.skipped_in_a_row += 1
         norm = step.result.grad_norm
         names = [self.batches.corpus.name(example) for example in self.batches.examples(step.number)]
-        self.console.say(f"step {state.step} skipped: loss {step.loss_sum}, gradient norm {norm}, examples {', '.join(names)}")
+        self.console.say(
+            f"step {state.step} skipped: loss {step.loss_sum}, gradient norm {norm}, examples {', '.join(names)}"
+        )
         if self.metrics:
             self.metrics.log("skip", {"step": state.step, "grad_norm": str(norm), "examples": names})
         if state.skipped_in_a_row >= self.config.train.max_skipped:
