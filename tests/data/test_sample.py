@@ -15,7 +15,7 @@ from xlmrxl_train.data.sample.build import FOLDER, build, read_lexicon
 
 LANGUAGES = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
 LABELS = ("entailment", "neutral", "contradiction")
-PAIRS = {"train": 900, "validation": 72, "test": 180}
+PAIRS = {"train": 1200, "validation": 60, "test": 180}
 SCRIPTS = {"ar": "ARABIC", "ur": "ARABIC", "bg": "CYRILLIC", "ru": "CYRILLIC", "el": "GREEK", "hi": "DEVANAGARI"}
 SCRIPTS |= {"th": "THAI", "zh": "CJK"}
 
@@ -64,8 +64,8 @@ def test_equal_sentences_are_equal_in_every_language(nli: dict[tuple[str, str], 
 
 
 def test_parallel_rows(parallel: dict[str, list[Row]]) -> None:
-    assert len(parallel["train"]) == 1036
-    assert len(parallel["validation"]) == 60
+    assert len(parallel["train"]) == 524
+    assert len(parallel["validation"]) == 20
     for rows in parallel.values():
         assert all(len(row) == len(LANGUAGES) and all(row) for row in rows)
         assert len(set(map(tuple, rows))) == len(rows)
@@ -79,6 +79,7 @@ def test_evaluation_premises_are_new(nli: dict[tuple[str, str], list[Row]], para
         assert not premises["validation"] & seen
         assert not premises["test"] & premises["validation"]
         assert not {row[column] for row in parallel["validation"]} & seen
+        assert not premises["test"] & {row[column] for row in parallel["validation"]}
 
 
 def test_each_language_keeps_to_its_script(
@@ -100,10 +101,13 @@ def test_tokenizer_follows_xlmr(tokenizer: Tokenizer) -> None:
     size = tokenizer.get_vocab_size()
     specials = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     assert [tokenizer.token_to_id(token) for token in specials] == [0, 1, 2, 3, size - 1]
-    encoding = tokenizer.encode("The man sleeps.", "The man is in the garden.")
-    assert encoding.tokens == ("<s> ▁The ▁man ▁sleeps . </s> </s> ▁The ▁man ▁is ▁in ▁the ▁garden . </s>".split())
-    assert tokenizer.encode("女孩在花园里。").tokens == ["<s>", "▁女孩", "在", "花园", "里", "。", "</s>"]
-    assert tokenizer.encode("The <mask> sleeps.").tokens == ["<s>", "▁The", "<mask>", "▁sleeps", ".", "</s>"]
+    encoding = tokenizer.encode("The man sleeps.", "The man is in room 3.")
+    assert encoding.tokens == "<s> ▁The ▁man ▁sleeps . </s> </s> ▁The ▁man ▁is ▁in ▁room ▁ 3 . </s>".split()
+    assert tokenizer.encode("医生在3号房间喝茶。").tokens == (
+        ["<s>", "▁医生", "在", "3", "号", "房间", "喝", "茶", "。", "</s>"]
+    )
+    masked = [tokenizer.id_to_token(number) for number in tokenizer.encode("The <mask> sleeps.").ids]
+    assert masked == ["<s>", "▁The", "<mask>", "▁sleeps", ".", "</s>"]
 
 
 def test_tokenizer_knows_every_text(
@@ -154,5 +158,5 @@ def test_a_language_that_misses_a_concept_is_named(tmp_path: Path) -> None:
     text = (FOLDER / "lexicon.toml").read_text(encoding="utf-8")
     path = tmp_path / "lexicon.toml"
     path.write_text(text.replace('subjects = ["Der Mann", ', "subjects = ["), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"\[de\] subjects must name 8 concepts, as in \[en\], got 7"):
+    with pytest.raises(ValueError, match=r"\[de\] subjects must name 6 concepts, as in \[en\], got 5"):
         read_lexicon(path)

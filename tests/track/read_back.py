@@ -25,6 +25,8 @@ def wandb_records(session: Path) -> Iterator:
             place += BLOCK - place % BLOCK
             continue
         _, size, kind = struct.unpack("<IHB", data[place : place + 7])
+        if place + 7 + size > len(data):
+            return  # wandb's helper, a process of its own, writes it a little later
         record += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # whole, or the last part

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from xlmrxl_train import load_config, train
 from xlmrxl_train.config import Config
 from xlmrxl_train.evaluation.report import Report
@@ -43,7 +45,7 @@ def command(folder: Path, *overrides: str) -> list[str]:
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     """Train in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it in the last bit
     return subprocess.Popen(
         command(folder, *overrides), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -68,9 +68,7 @@ def test_the_last_good_checkpoint_is_used(reference, copy_of_interrupted, capfd,
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("file", FILES)
-def test_the_last_good_checkpoint_is_used_after_any_damage(
-    reference, copy_of_interrupted, capfd, file, damage
-) -> None:
+def test_the_last_good_checkpoint_is_used_after_any_damage(reference, copy_of_interrupted, capfd, file, damage) -> None:
     goes_on_after(damage, file, copy_of_interrupted, reference.folder, capfd)
 
 
@@ -117,7 +115,10 @@ def test_a_best_checkpoint_that_broke_during_the_run_is_said_at_its_end(tmp_path
     monkeypatch.setattr(Checkpointer, "_complete", break_the_best)
     assert main([*WORDS, f"run.dir={folder}"]) == 2
     said = capfd.readouterr().err
-    assert "has changed since it was written: its SHA-256 is not that of manifest.json. It was the best one until step 16" in said
+    assert (
+        "has changed since it was written: its SHA-256 is not that of manifest.json. It was the best one until step 16"
+        in said
+    )
     assert "Traceback" not in said
 
 
@@ -245,7 +246,7 @@ def test_changed_files_of_data_are_refused(tmp_path, capfd) -> None:
     ]  # fmt: skip
     assert main(words) == 0
     (tmp_path / "run/report.json").unlink()
-    data.write_text("\n".join(lines[:-1] + [lines[-1].replace("word", "other")]) + "\n")
+    data.write_text("\n".join([*lines[:-1], lines[-1].replace("word", "other")]) + "\n")
     capfd.readouterr()
     assert main(words) == 2
     assert "was started with another train split of mine: fingerprint" in capfd.readouterr().err
@@ -318,5 +319,3 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch)
 def test_a_process_finishes_a_run_that_another_began(reference, copy_of_interrupted) -> None:
     finish(start(copy_of_interrupted))
     assert_same(copy_of_interrupted, reference.folder)
-
-

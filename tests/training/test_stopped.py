@@ -1,4 +1,4 @@
-"""Asked to stop by real signals, at every stage: state saved, marker written, and the next start ends as if nothing was."""
+"""Asked to stop by real signals, at every stage: the state is saved, and the next start ends as if nothing was."""
 
 import json
 import os

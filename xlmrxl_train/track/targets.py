@@ -47,7 +47,7 @@ class WandB:
 
     def __init__(self, config: Config, folder: Path, identity: str, values: dict[str, Any]) -> None:
         settings = config.tracker
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crash reports need a network too
+        os.environ["WANDB_ERROR_REPORTING"] = "false"  # wandb reports its own crashes over the network, also offline
         wandb = importlib.import_module("wandb")
         self.where = f"offline; wandb sync {folder / 'wandb' / 'offline-run-*'} sends it"
         self.silence = wandb.Settings(silent=True)

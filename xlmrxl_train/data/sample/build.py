@@ -1,13 +1,19 @@
 """Write the sample data set from `lexicon.toml`: `python -m xlmrxl_train.data.sample.build`.
 
-A premise says who does what and where. A hypothesis says one thing about the same or another person:
+A premise says who does what, and where or when. A hypothesis says one thing:
 
-    The doctor reads a book in the garden.     The doctor is in the garden.      entailment
-    The doctor reads a book in the garden.     The doctor is at the station.     contradiction
-    The doctor reads a book in the garden.     The teacher is at the station.    neutral
+    The doctor reads a book in room 3.      The doctor is in room 3.      entailment
+    The doctor reads a book in room 3.      The doctor is in room 5.      contradiction
+    The doctor reads a book in room 3.      The year is 2007.             neutral
 
-Every premise occurs equally often under each label, and so, nearly, does every hypothesis: neither
-side alone tells the label.
+Numbers are written alike in all languages and words are not, so a small model finds a first foothold in other
+languages; a fifth of the pairs is about places and actions, which only words tell:
+
+    The doctor reads a book in the garden.  The doctor is at the station.  contradiction
+    The doctor reads a book in the garden.  The teacher reads a book.      neutral
+
+Every premise occurs once under each label, and what a hypothesis says is drawn alike for all: neither side alone
+tells the label.
 """
 
 import argparse
@@ -26,13 +32,19 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SEED = 15
-PREMISES = {"test": 60, "validation": 24, "train": 300}
-"""Premises per split; together they are all there are."""
+PREMISES = {
+    "test": {"place": 12, "room": 24, "year": 24},
+    "validation": {"place": 4, "room": 8, "year": 8},
+    "train": {"place": 80, "room": 160, "year": 160},
+}
+"""Premises per split and kind; each gives a pair of every label."""
 LABELS = ("entailment", "neutral", "contradiction")
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 WORD_START = "▁"
 SENTENCE_END = re.compile(r"([.。।۔])$")
+NUMBER = re.compile(r"([0-9]+)")  # a piece of its own, so that all languages share it
+NUMBERS = {"room": range(2, 6), "year": range(2006, 2010)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +55,25 @@ class Language:
     actions: Sequence[str]
     actions_feminine: Sequence[str]
     places: Sequence[str]
+    room: str
+    year: str
     frames: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """Something a sentence says: kind is "action", "place", "room" or "year", value its position or number."""
+
+    kind: str
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sentence:
-    """What a sentence says, as positions in the lexicon; None where it says nothing."""
+    """Who, does what, where or when."""
 
     subject: int
-    action: int | None = None
-    place: int | None = None
+    facts: tuple[Fact, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,14 +105,19 @@ def read_lexicon(path: Path = FOLDER / "lexicon.toml") -> dict[str, Language]:
 
 def phrase(language: Language, sentence: Sentence) -> str:
     """Put a sentence into words, with `|` between words that are written together."""
+    said = {fact.kind: fact.value for fact in sentence.facts}
+    if set(said) == {"year"}:
+        return language.frames["Y"].format(n=said["year"])
     actions = language.actions_feminine if sentence.subject % 2 else language.actions
-    action = actions[sentence.action] if sentence.action is not None else ""
-    place = language.places[sentence.place] if sentence.place is not None else ""
-    frame = language.frames["A" * bool(action) + "P" * bool(place)]
+    action = actions[said["action"]] if "action" in said else ""
+    where = language.places[said["place"]] if "place" in said else ""
+    for kind, words in (("room", language.room), ("year", language.year)):
+        where = words.format(n=said[kind]) if kind in said else where
+    frame = language.frames["A" * bool(action) + "P" * bool(where)]
     if "…" in action:
-        frame = frame.replace(" {P}", "") if action else frame
-        action = action.replace("…", place) if place else action.replace(" …", "")
-    return frame.format(S=language.subjects[sentence.subject], A=action, P=place)
+        frame = frame.replace(" {P}", "")
+        action = action.replace("…", where) if where else action.replace(" …", "")
+    return frame.format(S=language.subjects[sentence.subject], A=action, P=where)
 
 
 def write_out(language: Language, sentence: Sentence) -> str:
@@ -99,27 +125,34 @@ def write_out(language: Language, sentence: Sentence) -> str:
     return phrase(language, sentence).replace("|", "")
 
 
-def draw_pair(premise: Sentence, label: str, is_about_place: bool, english: Language, rng: random.Random) -> Pair:
-    """Draw a hypothesis on the place or the action.
+def draw_pair(premise: Sentence, label: str, about: str, english: Language, rng: random.Random) -> Pair:
+    """Draw a hypothesis on one fact of the premise.
 
-    Entailed, it says of the same person what the premise says; contradicted, something else. Neutral,
-    it says either of somebody else.
+    Entailed, it says what the premise says; contradicted, another value of the same fact. Neutral, it speaks of
+    something that the premise leaves open: of the room where that tells the year, of the year where that tells the
+    room, of somebody else where it tells action and place.
     """
-    subject, fact = premise.subject, premise.place if is_about_place else premise.action
-    facts = range(len(english.places if is_about_place else english.actions))
-    if label == "neutral":
+    subject, value = premise.subject, next(fact.value for fact in premise.facts if fact.kind == about)
+    words = english.places if about == "place" else english.actions
+    values = NUMBERS.get(about, range(len(words)))
+    if label == "neutral" and about in NUMBERS:
+        about = "year" if about == "room" else "room"
+        value = rng.choice(NUMBERS[about])
+    elif label == "neutral":
         subject = rng.choice([other for other in range(len(english.subjects)) if other != subject])
-    if label == "contradiction" or (label == "neutral" and rng.random() < 0.5):
-        fact = rng.choice([other for other in facts if other != fact])
-    hypothesis = Sentence(subject=subject, place=fact) if is_about_place else Sentence(subject=subject, action=fact)
-    return Pair(premise=premise, hypothesis=hypothesis, label=label)
+    if label == "contradiction" or (label == "neutral" and about not in NUMBERS and rng.random() < 0.5):
+        value = rng.choice([other for other in values if other != value])
+    return Pair(
+        premise=premise, hypothesis=Sentence(subject=subject, facts=(Fact(kind=about, value=value),)), label=label
+    )
 
 
 def pieces(phrases: Iterable[str]) -> Iterator[str]:
     """Cut phrases into whole words and final punctuation, with `▁` where a space or the text begins."""
     for marked in phrases:
         for chunk in marked.split(" "):
-            yield from filter(None, SENTENCE_END.sub(r"|\1", WORD_START + chunk).split("|"))
+            marked = NUMBER.sub(r"|\1|", SENTENCE_END.sub(r"|\1", WORD_START + chunk))
+            yield from filter(None, marked.split("|"))
 
 
 def build_tokenizer(phrases: Iterable[str]) -> str:
@@ -189,27 +222,38 @@ def build(folder: Path) -> None:
     rng = random.Random(SEED)
     languages = read_lexicon()
     english = languages["en"]
-    subjects, actions, places = (range(len(words)) for words in (english.subjects, english.actions, english.places))
-    premises = [Sentence(subject=s, action=a, place=p) for s, a, p in product(subjects, actions, places)]
-    rng.shuffle(premises)
+    subjects, actions = range(len(english.subjects)), range(len(english.actions))
+    values = {"place": range(len(english.places)), **NUMBERS}
+    premises = {
+        kind: [
+            Sentence(subject=subject, facts=(Fact(kind="action", value=action), Fact(kind=kind, value=value)))
+            for subject, action, value in product(subjects, actions, numbers)
+        ]
+        for kind, numbers in values.items()
+    }
+    for sentences in premises.values():
+        rng.shuffle(sentences)
 
     parallel: dict[str, list[Sentence]] = {}
-    for split, number in PREMISES.items():
-        here, premises = premises[:number], premises[number:]
-        pairs = [
-            draw_pair(premise, label, is_about_place, english, rng)
-            for position, premise in enumerate(here)
-            for label in LABELS
-            for is_about_place in ((False, True) if split == "train" else (position % 2 == 0,))
-        ]
+    for split, numbers in PREMISES.items():
+        pairs = []
+        parallel[split] = []
+        for kind, number in numbers.items():
+            here, premises[kind] = premises[kind][:number], premises[kind][number:]
+            parallel[split] += here
+            for position, premise in enumerate(here):
+                about = "action" if kind == "place" and position % 2 else kind
+                pairs += [draw_pair(premise, label, about, english, rng) for label in LABELS]
         rng.shuffle(pairs)
         for code, language in languages.items():
             rows = ((write_out(language, p.premise), write_out(language, p.hypothesis), p.label) for p in pairs)
             write_table(folder / "nli" / f"{split}-{code}.tsv.gz", ("premise", "hypothesis", "label"), rows)
-        parallel[split] = here
 
-    parallel["train"] += [Sentence(subject=s, action=a) for s, a in product(subjects, actions)]
-    parallel["train"] += [Sentence(subject=s, place=p) for s, p in product(subjects, places)]
+    doing = [Fact(kind="action", value=action) for action in actions]
+    parallel["train"] += [Sentence(subject=subject, facts=(fact,)) for subject, fact in product(subjects, doing)]
+    for kind, numbers in values.items():
+        who = (0,) if kind == "year" else subjects
+        parallel["train"] += [Sentence(subject=s, facts=(Fact(kind=kind, value=n),)) for s, n in product(who, numbers)]
     for split in ("train", "validation"):
         rng.shuffle(parallel[split])
         table = ([write_out(language, sentence) for language in languages.values()] for sentence in parallel[split])
