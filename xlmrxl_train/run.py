@@ -159,10 +159,10 @@ class Training:
                 raise KeyboardInterrupt from None
             return None
         finally:
-            if self.metrics:
-                self.metrics.close()
             if self.trackers:
                 self.trackers.close()
+            if self.metrics:
+                self.metrics.close()
 
     def validate(self, state: TrainState) -> float | None:
         """Score the validation split; return what selects the checkpoint."""

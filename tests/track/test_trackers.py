@@ -168,7 +168,7 @@ def test_what_a_tracker_missed_it_is_told_when_the_run_goes_on(tmp_path, monkeyp
         wait_for(lambda: any(" fails " in line for line in said))
         opened.close()
     assert said[-1] == (
-        "tracker tensorboard failed: 2 lines of metrics.jsonl were not sent; they will be when the run goes on"
+        "tracker tensorboard failed: it was not told 2 of the lines of metrics.jsonl; it will be if the run goes on"
     )
     opened, said = open_trackers(tmp_path, "tensorboard", step=20)
     opened.close()
@@ -199,13 +199,15 @@ def test_a_tracker_that_hangs_stops_and_slows_nothing(tmp_path, monkeypatch, cap
         released.set()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
-    assert "tracker tensorboard does not answer: 3 lines of metrics.jsonl were not sent" in capfd.readouterr().err
+    assert (
+        "tracker tensorboard does not answer: it was not told 3 of the lines of metrics.jsonl" in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("method", "said_last"),
     [
-        ("start", "tracker tensorboard does not answer: 1 lines of metrics.jsonl were not sent"),
+        ("start", "tracker tensorboard does not answer: it was not told 1 of the lines of metrics.jsonl"),
         ("finish", "tracker tensorboard does not answer; it was told everything"),
     ],
 )
@@ -300,7 +302,7 @@ def test_a_server_that_never_answers_does_not_keep_the_process(tmp_path) -> None
     said, _, end = done.stdout.strip().rpartition("\nend ")
     assert (
         said
-        == "tracker wandb does not answer: 1 lines of metrics.jsonl were not sent; they will be when the run goes on"
+        == "tracker wandb does not answer: it was not told 1 of the lines of metrics.jsonl; it will be if the run goes on"
     )
     assert ended - float(end) < 10
 

@@ -51,6 +51,16 @@ class WandB:
         wandb = importlib.import_module("wandb")
         self.where = f"offline; wandb sync {folder / 'wandb' / 'offline-run-*'} sends it"
         self.silence = wandb.Settings(silent=True)
+        wanted = {  # earlier versions lack some
+            "silent": True,
+            "console": "off",
+            "disable_git": True,
+            "disable_code": True,
+            "save_code": False,
+            "x_disable_meta": True,  # the command line may hold secrets
+            "x_disable_machine_info": True,  # asks an address of the cluster for it
+            "finish_timeout": UPLOAD,
+        }
         self.tracker = WandBTracker(
             settings.project,
             entity=settings.entity,
@@ -66,16 +76,7 @@ class WandB:
             config=values,
             allow_val_change=True,
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                save_code=False,
-                x_disable_meta=True,  # the command line may hold secrets
-                x_disable_machine_info=True,  # asks an address of the cluster for it
-                finish_timeout=UPLOAD,
-            ),
+            settings=wandb.Settings(**{name: wanted[name] for name in wanted if name in wandb.Settings.model_fields}),
         )
 
     def start(self) -> None:

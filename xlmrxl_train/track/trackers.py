@@ -154,8 +154,8 @@ class Trackers:
             if missing := follower.missing:
                 why = "does not answer" if hangs else "failed"
                 self.say(
-                    f"tracker {follower.target.name} {why}: {missing} lines of metrics.jsonl were not sent; "
-                    "they will be when the run goes on"
+                    f"tracker {follower.target.name} {why}: it was not told {missing} of the lines of metrics.jsonl; "
+                    "it will be if the run goes on"
                 )
             elif hangs:
                 self.say(f"tracker {follower.target.name} does not answer; it was told everything")
