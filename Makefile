@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 WANTED := pyproject.toml constraints.txt
 
-.PHONY: help demo test slow lint format wheel clean
+.PHONY: help demo test slow lint format wheel clean gpu gpu-wheels
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -36,6 +36,12 @@ format: .venv/.installed-test ## put the code into the project's form
 
 wheel: .venv/.installed-test ## dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+gpu: ## correctness and speed on a GPU machine without a network (before, elsewhere: make gpu-wheels)
+	PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.sh
+
+gpu-wheels: # the packages that such a machine lacks, into .whl/
+	PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.sh wheels
 
 clean: ## remove .venv, caches and built files; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -60,9 +60,7 @@ class Peer:
 
 def one_language(corpus: Corpus, table_index: int) -> tuple[Corpus, Examples]:
     """Return one language of a corpus, as a corpus and as the peer's examples."""
-    only = Corpus(
-        split=corpus.split, languages=[corpus.languages[table_index]], tables=[corpus.tables[table_index]]
-    )
+    only = Corpus(split=corpus.split, languages=[corpus.languages[table_index]], tables=[corpus.tables[table_index]])
     features = [only.tables[0].features_of(index)[0] for index in range(len(only))]
     return only, Examples(ids=[f.input_ids for f in features], labels=[f.columns["label"] for f in features])
 
@@ -100,7 +98,8 @@ def main(arguments_: list[str] | None = None) -> int:
             ]
         )  # fmt: skip
         session = Session.open(config)
-        parts = [one_language(corpus, i) for corpus in [session.corpus("test", languages)] for i in range(len(languages))]
+        corpus = session.corpus("test", languages)
+        parts = [one_language(corpus, index) for index in range(len(languages))]
         torch.manual_seed(0)
         ours = our_strategy(our_model(SHAPES[options.shape], ROWS, 0.1), device)
         theirs = peer_model(SHAPES[options.shape], ROWS, 0.1, "eager")

@@ -11,11 +11,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from benchmarks.workload import Examples, Shape, padded_batch
 
 
-def peer_model(shape: Shape, vocab_size: int, dropout: float, attention: str) -> XLMRobertaXLForSequenceClassification:
-    """Return the Hub's classifier with random weights."""
+def peer_model(
+    shape: Shape, vocab_size: int, dropout: float, attention: str, device: torch.device | None = None
+) -> XLMRobertaXLForSequenceClassification:
+    """Return the Hub's classifier with random weights, made on `device`."""
     config = XLMRobertaXLConfig(**shape.options(vocab_size, dropout), pad_token_id=1, bos_token_id=0, eos_token_id=2)
     config._attn_implementation = attention
-    return XLMRobertaXLForSequenceClassification(config)
+    with torch.device(device or "cpu"):
+        return XLMRobertaXLForSequenceClassification(config)
 
 
 def arguments(batch_size: int, *, cuda: bool, **changes: Any) -> TrainingArguments:

@@ -160,10 +160,13 @@ def padded_batch(examples: Examples, positions: Sequence[int], length: int | Non
     return {"input_ids": ids, "attention_mask": ids.ne(PAD).long(), "labels": labels}
 
 
-def our_model(shape: Shape, vocab_size: int, dropout: float, *, backend: str = "auto") -> Any:
-    """Return our classifier with random weights."""
+def our_model(
+    shape: Shape, vocab_size: int, dropout: float, *, device: torch.device | None = None, backend: str = "auto"
+) -> Any:
+    """Return our classifier with random weights, made on `device`."""
     config = XLMRobertaXLConfig(**shape.options(vocab_size, dropout), attn_implementation=backend)
-    return XLMRobertaXLForSequenceClassification(config)
+    with torch.device(device or "cpu"):
+        return XLMRobertaXLForSequenceClassification(config)
 
 
 def our_strategy(model: Any, device: torch.device, *, recompute: str = "none", precision: str = "bf16") -> Strategy:
@@ -171,9 +174,7 @@ def our_strategy(model: Any, device: torch.device, *, recompute: str = "none", p
     config = Config()
     config.train.precision = precision
     model.roberta.encoder.recompute = recompute
-    return make_strategy(
-        config, World(device=device), model, lambda module: make_optimizer(config.optimizer, module)
-    )
+    return make_strategy(config, World(device=device), model, lambda module: make_optimizer(config.optimizer, module))
 
 
 def our_step(strategy: Strategy, batches: Sequence[Batch]) -> float:

@@ -5,7 +5,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
-from xlmrxl_train.errors import RunError
 from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
-from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest, until_stopped
+from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.track.json_lines import JsonLines
@@ -46,10 +44,19 @@ def train(config: Config) -> Report | None:
     with StopRequest(config.train.max_hours, Console(enabled=os.environ.get("RANK", "0") == "0").say) as stop:
         session = Session.open(config)
         stop.say = session.console.say
-        folder = RunFolder(Path(config.run.dir))
+        folder, training = RunFolder(Path(config.run.dir)), None
         try:
             training = Training.open(session, folder, stop)
             return training.run() if training else None
+        except Stopped:
+            step = training.state.step if training else None
+            if session.world.is_first:
+                folder.write_stopped(stop.reason or "another rank was asked to stop", step)
+            when = "before training began" if step is None else f"after step {step}"
+            session.console.say(f"stopped {when}; the same command goes on from there")
+            if stop.reason == CTRL_C:
+                raise KeyboardInterrupt from None
+            return None
         finally:
             folder.release()
             session.world.close()
@@ -72,19 +79,11 @@ class Training:
 
     @classmethod
     def open(cls, session: Session, folder: RunFolder, stop: StopRequest) -> "Training | None":
-        """Open data, then the run's folder, then the model; None where the run is finished already, or stopped."""
-        try:
-            return cls._open(session, folder, stop)
-        except Stopped:
-            if session.world.is_first:
-                folder.write_stopped_early(stop.reason or "another rank was asked to stop")
-            session.console.say("stopped before training began; the same command starts it")
-            if stop.reason == CTRL_C:
-                raise KeyboardInterrupt from None
-            return None
+        """Open data, then the run's folder, then the model; None where the run is finished already.
 
-    @classmethod
-    def _open(cls, session: Session, folder: RunFolder, stop: StopRequest) -> "Training | None":
+        Raises:
+            Stopped: A stop was requested meanwhile.
+        """
         config, world, say = session.config, session.world, session.console.say
         corpora = open_corpora(session, stop)
         if world.any(stop()):
@@ -124,8 +123,12 @@ class Training:
         """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
         return self.session.config.evaluate.select == "best" and "validation" in self.corpora
 
-    def run(self) -> Report | None:
-        """Train, select, test, report."""
+    def run(self) -> Report:
+        """Train, select, test, report.
+
+        Raises:
+            Stopped: A stop was requested; the state is saved.
+        """
         config, world = self.session.config, self.session.world
         batches = StepBatches(
             corpus=self.corpora["train"],
@@ -151,13 +154,6 @@ class Training:
         try:
             trainer.run()
             return self.finish()
-        except Stopped:
-            if world.is_first:
-                self.folder.write_stopped(self.stop.reason or "another rank was asked to stop", self.state.step)
-            self.session.console.say(f"stopped after step {self.state.step}; the same command goes on from there")
-            if self.stop.reason == CTRL_C:
-                raise KeyboardInterrupt from None
-            return None
         finally:
             if self.trackers:
                 self.trackers.close()
@@ -207,14 +203,12 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
         Stopped: A stop was requested while rows were read.
     """
     config = session.config
-    session.source = copy(session.source)
-    setattr(session.source, "rows", until_stopped(session.source.rows, stop))  # noqa: B010  (mypy: a method)
     languages = {"train": session.train_languages}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
     if config.evaluate.test:
         languages["test"] = session.evaluate_languages
-    return {split: session.corpus(split, codes) for split, codes in languages.items() if codes}
+    return {split: session.corpus(split, codes, stop) for split, codes in languages.items() if codes}
 
 
 def evaluate(folder: str | Path, config: Config | None = None) -> Report:
@@ -228,10 +222,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         RunError: The folder is not a run, or has no model yet.
     """
     run = RunFolder(Path(folder))
-    if not run.is_run:
-        raise RunError(f"{folder} must be a run folder with config.yaml, found none. Give the folder of a run.")
-    if not (run.path / "model" / "config.json").is_file():
-        raise RunError(f"{folder}/model must hold the trained model, found none. Let the run finish first.")
+    run.check_has_model()
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
     session = Session.open(config)
@@ -241,7 +232,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
         report = Report(protocol=_trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
-            target = run.path / "evaluation" / _file_name(config.dataset.name)
+            target = run.evaluation_of(config.dataset.name)
             with writing(target):
                 report.write(target)
             session.console.say(report.to_markdown())
@@ -402,8 +393,3 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}"
     )
-
-
-def _file_name(name: str) -> str:
-    """Return a data set's name as a folder's: "sample NLI" -> "sample_nli"."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in name.lower())

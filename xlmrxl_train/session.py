@@ -19,6 +19,7 @@ from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
 from xlmrxl_train.parallel import Strategy, World, make_strategy
+from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.training.optimizer import make_optimizer
@@ -68,13 +69,18 @@ class Session:
         """Return the languages whose validation score selects the checkpoint."""
         return list(self.config.evaluate.select_languages or self.train_languages)
 
-    def corpus(self, split: str, languages: list[str]) -> Corpus:
-        """Open a split, tokenised; one process per machine fills the cache, the others wait for it."""
+    def corpus(self, split: str, languages: list[str], stop: Callable[[], bool] = lambda: False) -> Corpus:
+        """Open a split, tokenised; rank 0 fills the cache, the others wait for it.
+
+        Raises:
+            Stopped: A stop was requested while rows were read.
+        """
         self.source.check(split, languages)
 
         def build() -> Corpus:
             return open_corpus(
                 self.source,
+                until_stopped(self.source.rows, stop),
                 self.task,
                 self.tokenizer.fingerprint,
                 split=split,

@@ -14,12 +14,25 @@ from xlmrxl_train import load_config, train
 from xlmrxl_train.config import Config
 from xlmrxl_train.evaluation.report import Report
 
-# Two languages, 60 examples, 16 steps of a tiny model; validated after 7, 14 and 16, saved after 3, 6, 7, 9, ...
-WORDS = [
+FIXED = Path(__file__).with_name("fixed")
+CONF = FIXED / "conf"
+TOKENIZER = Path(__file__).parents[2] / "xlmrxl_train" / "data" / "sample"
+
+# Two languages, 60 examples, 16 steps of a tiny model; validated after 7, 14 and 16, saved after 3, 6, 7, 9, ...;
+# the checkpoint of step 7 is the best one (fixed/conf/dataset/fixed.yaml says why).
+KEYS = [
     "recipe=demo",
+    "dataset=fixed",
+    "data.source=files",
+    f"data.root={FIXED}",
+    f"tokenizer.path={TOKENIZER}",
     "model.path=null",
-    "data.limit=60",
-    "evaluate.languages=[en,de]",
+    "model.hidden_dropout_prob=0.1",
+    "model.attention_probs_dropout_prob=0.1",
+    "optimizer.lr=1e-3",
+    "train.languages=[en]",
+    "train.precision=fp32",
+    "evaluate.select=best",
     "evaluate.bootstrap=20",
     "evaluate.every=7",
     "train.epochs=8",
@@ -28,10 +41,11 @@ WORDS = [
     "train.keep_checkpoints=3",
     "train.batch_size=32",
 ]
+WORDS = ["--config-dir", str(CONF), *KEYS]
 
 
 def config_of(folder: Path, *overrides: str) -> Config:
-    return load_config([*WORDS, f"run.dir={folder}", *overrides])
+    return load_config([*KEYS, f"run.dir={folder}", *overrides], config_dir=CONF)
 
 
 def run(folder: Path, *overrides: str) -> Report | None:

@@ -85,9 +85,9 @@ def after(monkeypatch, owner, name: str, call: int, then) -> None:
 FULL = {
     "config.yaml": (RunFolder, "acquire", 1, "config.yaml"),
     "environment.json": (SingleStrategy, "__init__", 1, "environment.json"),
-    "model/": (Checkpointer, "_prune", -1, "model"),
+    "model/": (Checkpointer, "_complete", -1, "model"),
     "report": (composition, "export", 1, "report.json"),
-    "stopped.json": (Checkpointer, "_prune", 2, "stopped.json"),
+    "stopped.json": (Checkpointer, "_complete", 2, "stopped.json"),
 }
 
 
@@ -158,7 +158,7 @@ def test_a_disk_that_becomes_read_only(reference, small_disk, monkeypatch, capfd
     (folder / "checkpoints").rmdir()
     (folder / "checkpoints").symlink_to(checkpoints)
     with monkeypatch.context() as patch:
-        after(patch, Checkpointer, "_prune", 2, lambda: small_disk("remount,ro", checkpoints))
+        after(patch, Checkpointer, "_complete", 2, lambda: small_disk("remount,ro", checkpoints))
         said = refused(capfd, f"run.dir={folder}")
     assert f"{folder}/checkpoints/step-00000007 could not be written: Read-only file system." in said
     small_disk("remount,rw", checkpoints)
@@ -187,5 +187,5 @@ def test_a_token_cache_that_cannot_be_written(tmp_path, small_disk, capfd, where
 def test_the_report_of_an_evaluation_names_its_folder(copy_of_interrupted, monkeypatch) -> None:
     assert run(copy_of_interrupted) is not None
     (copy_of_interrupted / "evaluation").write_text("in the way")
-    with pytest.raises(RunError, match=r"/run/evaluation/sample_nli could not be written: Not a directory\. "):
+    with pytest.raises(RunError, match=r"/run/evaluation/fixed could not be written: Not a directory\. "):
         composition.evaluate(copy_of_interrupted)

@@ -20,9 +20,10 @@ def kill(process) -> None:
     process.communicate(timeout=60)
 
 
-def random_moments(count: int, part: int = 0) -> list[float]:
-    """Return shares of the time between config.yaml and the end."""
-    return [round(share, 4) for share in random.Random(SEED + part).choices([n / 10000 for n in range(10000)], k=count)]
+def random_moments(count: int) -> list[float]:
+    """Return shares of the time from the first file to the last, one in each of `count` equal parts of it."""
+    draw = random.Random(SEED + count)
+    return [round((part + draw.random()) / count, 4) for part in range(count)]
 
 
 def killed_and_resumed(reference, folder: Path, share: float) -> None:
@@ -49,7 +50,7 @@ def test_killed_at_a_random_moment(reference, tmp_path, share) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", random_moments(20, part=1))
+@pytest.mark.parametrize("share", random_moments(20))
 def test_killed_at_many_random_moments(reference, tmp_path, share) -> None:
     killed_and_resumed(reference, tmp_path / "run", share)
 

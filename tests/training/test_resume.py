@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from jobs import WORDS, assert_same, events, finish, run, start, wait_for
+from jobs import WORDS, assert_same, events, run, start, wait_for
 
 from xlmrxl_train.cli import main
 from xlmrxl_train.errors import CheckpointError, RunError
@@ -55,7 +55,8 @@ def goes_on_after(damage, file: str, folder: Path, reference: Path, capfd) -> No
     damage(folder / "checkpoints/step-00000009" / file)
     assert run(folder) is not None
     said = capfd.readouterr().err
-    assert f"damaged checkpoint passed over: {folder / 'checkpoints/step-00000009' / file}" in said
+    assert f"damaged checkpoint passed over: {folder / 'checkpoints/step-00000009'}/" in said
+    assert file in said
     assert f"going on from {folder / 'checkpoints/step-00000007'}" in said
     assert_same(folder, reference)
 
@@ -147,7 +148,7 @@ def test_resume_from_a_checkpoint_of_another_run(interrupted, tmp_path, capfd) -
     steps = [event["step"] for event in events(folder) if event["event"] == "train"]
     assert steps == list(range(10, 17))
     report = json.loads((folder / "report.json").read_text())
-    assert report["protocol"]["selected_step"] in (14, 16)  # not 7, the other run's best
+    assert report["protocol"]["selected_step"] == 14  # not 7, the other run's best
     state = read_state(folder / "checkpoints/step-00000016")
     assert [event.get("split") for event in events(folder)].index("test") == state.metrics_lines
     assert main(words) == 0  # the launcher starts the same command again
@@ -221,7 +222,7 @@ def test_other_data_or_another_tokenizer_is_refused(interrupted, tmp_path, capfd
         environment["tokenizer"] = "0123456789abcdef"
     (folder / "environment.json").write_text(json.dumps(environment))
     assert main([*WORDS, f"run.dir={folder}"]) == 2
-    what = "validation split of sample NLI" if which == "data" else "tokenizer"
+    what = "validation split of fixed" if which == "data" else "tokenizer"
     said = capfd.readouterr().err
     assert f"was started with another {what}: fingerprint 0123456789ab there, " in said
     assert "Go on with the same files and the same version, or choose another run.name." in said
@@ -314,8 +315,3 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_again(tmp_path, monkeypatch)
         RunFolder(tmp_path).acquire()
     second.release()
     assert not (tmp_path / ".lock").exists()
-
-
-def test_a_process_finishes_a_run_that_another_began(reference, copy_of_interrupted) -> None:
-    finish(start(copy_of_interrupted))
-    assert_same(copy_of_interrupted, reference.folder)

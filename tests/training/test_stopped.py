@@ -76,7 +76,7 @@ def test_a_signal_during_the_preparation_of_data_leaves_no_partial_state(tmp_pat
 
     monkeypatch.setattr(FileSource, "rows", rows_with_signal)
     assert main([*WORDS, f"run.dir={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}"]) == 0
-    assert "stopped before training began; the same command starts it" in capfd.readouterr().err
+    assert "stopped before training began; the same command goes on" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["stopped.json"]
     assert not list((tmp_path / "cache").glob("*.arrow")) + list((tmp_path / "cache").glob("*.tmp"))
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -79,6 +79,7 @@ class Corpus:
 
 def open_corpus(
     source: Source,
+    rows: Callable[[str, str], Iterator[Row]],
     encoder: Encoder,
     tokenizer_fingerprint: str,
     *,
@@ -88,6 +89,16 @@ def open_corpus(
     cache: Path,
 ) -> Corpus:
     """Open the tokenised examples of a split, tokenising what is not in the cache.
+
+    Args:
+        source: Says what the rows are, without reading them.
+        rows: Reads them: `source.rows`, or a function around it.
+        encoder: The task.
+        tokenizer_fingerprint: Of the vocabulary that the task encodes with.
+        split: train, validation or test.
+        languages: In the order of the corpus.
+        limit: Examples per language, the first ones; None: all.
+        cache: Folder of tokenised data.
 
     Raises:
         DataError: A file, row or label is wrong, or a language of the split has no example.
@@ -100,7 +111,7 @@ def open_corpus(
         fingerprint = hashlib.sha256(key.encode()).hexdigest()
 
         def build(language: str = language) -> Iterator[tuple[str, list[Feature]]]:
-            examples = islice(encoder.examples(source.rows(split, language)), limit)
+            examples = islice(encoder.examples(rows(split, language)), limit)
             while chunk := list(islice(examples, CHUNK)):
                 for example, features in zip(chunk, encoder.encode(chunk), strict=True):
                     yield example.id, features

@@ -14,7 +14,8 @@ from torch import Tensor
 from xlmrxl_train.errors import DataError
 
 DEFAULT_MAX_GROUPS = 8
-# Cost of a group in units of one attention score of one head: measured on a CPU (benchmarks/PROFILE.md will say more).
+# Costs in units of one attention score of one head. XNLI batches get 4 to 5 groups, the flat bottom of what was
+# measured on a CPU for widths 512 and 2560 (benchmarks/PROFILE.md has the table).
 _GROUP_OVERHEAD = 4096.0
 _COST_PER_PADDED_TOKEN = 32.0
 

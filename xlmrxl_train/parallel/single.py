@@ -42,9 +42,12 @@ class SingleStrategy:
 
     def step(self, lr: float) -> StepResult:
         """Clip, update unless the norm is not finite, and clear gradients."""
-        norm = float(clip_(self.trainable, self.max_grad_norm))
+        norm_tensor = clip_(self.trainable, 0.0)
+        norm = float(norm_tensor)
         skipped = norm != norm or norm == float("inf")
         if not skipped:
+            if 0 < self.max_grad_norm < norm + 1e-6:  # else torch would multiply every gradient by 1
+                torch.nn.utils.clip_grads_with_norm_(self.trainable, self.max_grad_norm, norm_tensor)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()

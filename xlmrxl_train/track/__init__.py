@@ -1,1 +1,1 @@
-"""Where a run tells how it goes: the console, and one JSON object per line in metrics.jsonl."""
+"""Where a run tells how it goes: the console, one JSON object per line in metrics.jsonl, and trackers that read it."""

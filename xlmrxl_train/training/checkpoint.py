@@ -105,6 +105,14 @@ class Checkpointer:
             for left_over in self.folder.glob(f".step-*.{kind}"):
                 shutil.rmtree(left_over, ignore_errors=True)
 
+    def prune(self) -> None:
+        """Remove the checkpoints that are neither among the latest nor the best one of one of these."""
+        latest = self.steps()[-self.keep :]
+        kept = {*latest, *map(self._best_of, latest)}
+        for step in self.steps():
+            if step not in kept:
+                self._remove(step)
+
     def remove_after(self, step: int) -> list[int]:
         """Remove the checkpoints after `step`, from which a run that goes back to it will not go on; return them."""
         later = [number for number in self.steps() if number > step]
@@ -129,14 +137,7 @@ class Checkpointer:
         partial.rename(final)
         _sync(self.folder)
         shutil.rmtree(replaced, ignore_errors=True)
-        self._prune(state)
-
-    def _prune(self, state: TrainState) -> None:
-        kept: set[int | None] = {*self.steps()[-self.keep :], state.best_step}
-        kept |= {self._best_of(step) for step in self.steps()[-self.keep :]}
-        for step in self.steps():
-            if step not in kept:
-                self._remove(step)
+        self.prune()
 
     def _best_of(self, step: int) -> int | None:
         try:

@@ -74,6 +74,11 @@ class RunFolder:
         """Return where the run's checkpoints lie."""
         return self.path / "checkpoints"
 
+    def evaluation_of(self, dataset: str) -> Path:
+        """Return where a later evaluation writes its report: "sample NLI" -> evaluation/sample_nli."""
+        name = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in dataset.lower())
+        return self.path / "evaluation" / name
+
     def acquire(self) -> None:
         """Create the folder and keep other processes out of it until this one ends.
 
@@ -122,17 +127,19 @@ class RunFolder:
                 os.fsync(stream.fileno())
             temporary.replace(path)
 
-    def write_stopped(self, reason: str, step: int) -> None:
-        """Say in stopped.json that the run stopped on purpose, so that no launcher starts it again by itself."""
-        self.write("stopped.json", json.dumps({"reason": reason, "step": step}) + "\n")
+    def write_stopped(self, reason: str, step: int | None) -> None:
+        """Say in stopped.json that the run stopped on purpose, so that no launcher starts it again by itself.
 
-    def write_stopped_early(self, reason: str) -> None:
-        """Write stopped.json for a run that was stopped before its first step, unless another process works here."""
-        with suppress(RunError):
-            if self.lock is None:
-                self.acquire()
-            steps = Checkpointer(self.checkpoints, keep=1).steps()
-            self.write_stopped(reason, steps[-1] if steps else 0)
+        Args:
+            step: None where training had not begun; then nothing is written if another process works here.
+        """
+        if step is None:
+            with suppress(RunError):
+                if self.lock is None:
+                    self.acquire()
+                self.write_stopped(reason, max(Checkpointer(self.checkpoints, keep=1).steps(), default=0))
+            return
+        self.write("stopped.json", json.dumps({"reason": reason, "step": step}) + "\n")
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""
@@ -160,6 +167,17 @@ class RunFolder:
             raise RunError(
                 f"{self.config_file} cannot be read: {error}. Restore it, or choose another run.name."
             ) from None
+
+    def check_has_model(self) -> None:
+        """Make sure that a run here has come to its model.
+
+        Raises:
+            RunError: There is no run, or it has not.
+        """
+        if not self.is_run:
+            raise RunError(f"{self.path} must be a run folder with config.yaml, found none. Give the folder of a run.")
+        if not (self.path / "model" / "config.json").is_file():
+            raise RunError(f"{self.path}/model must hold the trained model, found none. Let the run finish first.")
 
     def check_same(self, config: Config) -> None:
         """Make sure that `config` computes what the run here computes.
@@ -258,7 +276,7 @@ def open_folder(folder: RunFolder, config: Config, fingerprints: dict[str, Any],
         (folder.path / "stopped.json").unlink(missing_ok=True)
     if not going_on:
         folder.write_config(config)
-    checkpoints = Checkpointer(folder.checkpoints, keep=1)
+    checkpoints = Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints)
     if chosen:
         own = {checkpoints.path(step).resolve(): step for step in checkpoints.steps()}
         if chosen.resolve() in own:
@@ -301,6 +319,8 @@ def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], N
             + "\n".join(f"  {fault}" for fault in faults)
             + "\nRestore one from a copy, or start over with another run.name."
         )
+    if not faults:
+        checkpoints.prune()  # a process that was killed may have left this undone
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")
     say(f"going on from {checkpoint}" if checkpoint else f"{folder.path} has no checkpoint yet; starting from step 0")

@@ -97,7 +97,7 @@ class StepProfile:
     def host_synchronisations(self) -> float:
         """Return how often per traced step the host waited for the GPU."""
         names = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-        return sum(event.count for event in self.operations or [] if event.key in names) / TRACED
+        return float(sum(event.count for event in self.operations or [] if event.key in names)) / TRACED
 
     def summary(self) -> str:
         """Return the whole report in Markdown."""
@@ -106,8 +106,8 @@ class StepProfile:
         lines = [
             "# Profile of the training step",
             "",
-            f"{len(self.seconds)} steps on {self.device}, {torch.get_num_threads()} threads, torch {torch.__version__}. "
-            f"Waiting for input takes {share:.2%} of a step.",
+            f"{len(self.seconds)} steps on {self.device}, {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}. Waiting for input takes {share:.2%} of a step.",
             "",
             *self.phases_table(),
             "",

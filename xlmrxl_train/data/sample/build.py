@@ -223,13 +223,13 @@ def build(folder: Path) -> None:
     languages = read_lexicon()
     english = languages["en"]
     subjects, actions = range(len(english.subjects)), range(len(english.actions))
-    values = {"place": range(len(english.places)), **NUMBERS}
+    values: dict[str, range] = {"place": range(len(english.places)), **NUMBERS}
     premises = {
         kind: [
             Sentence(subject=subject, facts=(Fact(kind="action", value=action), Fact(kind=kind, value=value)))
-            for subject, action, value in product(subjects, actions, numbers)
+            for subject, action, value in product(subjects, actions, told)
         ]
-        for kind, numbers in values.items()
+        for kind, told in values.items()
     }
     for sentences in premises.values():
         rng.shuffle(sentences)
@@ -251,9 +251,11 @@ def build(folder: Path) -> None:
 
     doing = [Fact(kind="action", value=action) for action in actions]
     parallel["train"] += [Sentence(subject=subject, facts=(fact,)) for subject, fact in product(subjects, doing)]
-    for kind, numbers in values.items():
-        who = (0,) if kind == "year" else subjects
-        parallel["train"] += [Sentence(subject=s, facts=(Fact(kind=kind, value=n),)) for s, n in product(who, numbers)]
+    for kind, told in values.items():
+        who = range(1) if kind == "year" else subjects
+        parallel["train"] += [
+            Sentence(subject=s, facts=(Fact(kind=kind, value=value),)) for s, value in product(who, told)
+        ]
     for split in ("train", "validation"):
         rng.shuffle(parallel[split])
         table = ([write_out(language, sentence) for language in languages.values()] for sentence in parallel[split])
