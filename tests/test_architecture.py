@@ -43,7 +43,16 @@ KNOWN_BY = {
     "safetensors": ["model/", "parallel/", "training/"],
     "tokenizers": ["data/"],
 }
-WITHOUT_TORCH = ["checks.py", "config.py", "errors.py", "cli/", "metrics/", "data/languages.py", "__init__.py", "__main__.py"]
+WITHOUT_TORCH = [
+    "checks.py",
+    "config.py",
+    "errors.py",
+    "cli/",
+    "metrics/",
+    "data/languages.py",
+    "__init__.py",
+    "__main__.py",
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -8,6 +8,8 @@ from typing import Any
 from xlmrxl_train.config import (
     Config,
     DatasetConfig,
+    FilesConfig,
+    FileSet,
     MaskedLanguageModellingConfig,
     SequenceClassificationConfig,
     leaves,
@@ -44,6 +46,11 @@ def faults_of_values(config: Config) -> list[str]:
         for name, choices in CHOICES.items()
         if values[name] not in choices
     ]
+    faults += [
+        f"{name} must be at most {_LARGEST:,}, got {value:,}."
+        for name, value in values.items()
+        if isinstance(value, int) and value > _LARGEST and name != "seed"
+    ]
     return faults + [
         f"{name} must be {rule}, got {values[name]!r}."
         for name, (rule, holds) in _RULES.items()
@@ -55,6 +62,19 @@ def check(config: Config) -> None:
     """Raise `ConfigError` with all faults of `config`, if there are any."""
     if faults := faults_of(config):
         raise ConfigError(*faults)
+
+
+_LARGEST = 1 << 40  # no count of steps, tokens or rows comes near it; beyond sys.maxsize functions fail
+
+
+def _is_folder_name(name: str) -> bool:
+    return bool(name) and ".." not in name.split("/") and _fits(name)
+
+
+def _fits(path: str) -> bool:
+    """Whether Linux's file systems take it, and what a run appends to it."""
+    longest = max(len(part.encode(errors="replace")) for part in path.split("/"))
+    return longest <= 250 and len(path) <= 3800 and "\0" not in path
 
 
 def _positive(value: float) -> bool:
@@ -113,6 +133,8 @@ _RULES: dict[str, tuple[str, Any]] = {
         ("at least 0 and below 1", _probability),
     ),
     "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
+    "run.name": ("a folder's name of 1 to 250 characters, without ..", _is_folder_name),
+    "run.dir": ("a folder, with names of at most 250 characters", lambda value: bool(value) and _fits(value)),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
     "optimizer.betas": (
         "two numbers, each at least 0 and below 1",
@@ -174,9 +196,43 @@ def _faults_between_keys(config: Config) -> list[str]:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
     if isinstance(config.task, MaskedLanguageModellingConfig) and not 0 < config.task.mask_probability < 1:
         faults.append(f"task.mask_probability must be between 0 and 1, got {config.task.mask_probability}.")
+    return faults + _faults_of_task(config)
+
+
+def _faults_of_task(config: Config) -> list[str]:
+    faults, dataset = [], config.dataset
     if isinstance(config.task, SequenceClassificationConfig):
         faults += _faults_of_classification(config.task, dataset)
+    if isinstance(config.task, MaskedLanguageModellingConfig):
+        faults += _faults_of_roles(dataset, ("text", "text_pair"))
+        if "text" not in dataset.columns:
+            faults.append(f"dataset.columns must name a column for text, got {dataset.columns}. Add text: <column>.")
+    known = _METRICS.get(str(getattr(config.task, "problem_type", config.task.kind)), dataset.metrics)
+    if wrong := [name for name in dataset.metrics if name not in known]:
+        faults.append(
+            f"dataset.metrics must suit the task ({', '.join(known) or 'there is none for it yet'}), "
+            f"got {', '.join(wrong)}. Choose others, or leave them out."
+        )
     return faults
+
+
+# What can be computed from the predictions of a problem; one that is not here may name any.
+_METRICS: dict[str, tuple[str, ...]] = {
+    "single_label_classification": ("accuracy", "macro_f1"),
+    "masked_language_modelling": ("perplexity",),
+}
+
+
+def _faults_of_roles(dataset: DatasetConfig, roles: tuple[str, ...]) -> list[str]:
+    """Find roles that nothing reads: a misspelt text_pair would leave the second text out."""
+    sets = [files for place in (dataset.files, dataset.sample) if place for files in _sets(place)]
+    named = [dataset.columns, *(files.columns for files in sets), dataset.hub.columns if dataset.hub else {}]
+    unknown = dict.fromkeys(role for columns in named for role in columns if role not in roles)
+    return [f"dataset.columns has no role {role!r}. Its roles are {', '.join(roles)}." for role in unknown]
+
+
+def _sets(files: FilesConfig) -> list[FileSet]:
+    return [*files.train, *files.validation, *files.test]
 
 
 def _faults_of_classification(task: SequenceClassificationConfig, dataset: DatasetConfig) -> list[str]:
@@ -196,6 +252,9 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
         faults.append(
             f"task.class_weights must have one weight per label ({len(dataset.labels)}), got {len(task.class_weights)}."
         )
+    if task.problem_type == "regression" and dataset.labels:
+        faults.append(f"dataset.labels must be empty for regression, got {', '.join(dataset.labels)}. Remove them.")
+    faults += _faults_of_roles(dataset, ("text", "text_pair", "label"))
     missing = {"text", "label"} - set(dataset.columns)
     if missing:
         faults.append(f"dataset.columns must name a column for {' and '.join(sorted(missing))}, got {dataset.columns}.")

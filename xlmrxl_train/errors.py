@@ -4,7 +4,6 @@ Each of these ends a command with its message on standard error and exit code 2,
 A message names the key, or the file and line; what was expected; what was found; what to do.
 """
 
-
 FROM_FIRST_RANK = "raised on rank 0"  # a note on an exception that rank 0 reports for all ranks
 
 

@@ -10,6 +10,7 @@ from xlmrxl_train.errors import ConfigError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.json.gz", "sentencepiece.bpe.model")
 
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of Linux's file systems; the latter leaves room for what we append
 _SMALL_FILES = ["*.json", "*.txt", *TOKENIZER_FILES[1:]]
 # In order of preference; a repository with several formats is fetched in the first one only.
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -68,7 +69,28 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None) -> Path:
 
 def is_local(path_or_id: str) -> bool:
     """Return whether a name means a place on this machine, and not a repository on the Hub."""
-    return path_or_id.startswith((".", "/", "~")) or path_or_id.count("/") > 1 or Path(path_or_id).expanduser().exists()
+    if path_or_id.startswith((".", "/", "~")) or path_or_id.count("/") > 1:
+        return True
+    try:
+        return Path(path_or_id).exists()
+    except OSError:  # longer than the file system allows
+        return False
+
+
+def local_path(path: str, key: str) -> Path:
+    """Return a path with ~ expanded.
+
+    Raises:
+        ConfigError: It names a user that this machine does not have, or is longer than file systems allow.
+    """
+    longest = max((len(part.encode(errors="replace")) for part in Path(path).parts), default=0)
+    if longest > MAX_NAME_BYTES or len(path) > MAX_PATH_BYTES:
+        raise ConfigError(f"{key} must be a path with names of at most {MAX_NAME_BYTES} bytes, got {path[:40]}... "
+                          f"with one of {longest}. Shorten it.")  # fmt: skip
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{key} must be a path, got {path}, whose home folder is not known. Write it out.") from error
 
 
 def hub_fault(key: str, what: str, error: Exception) -> ConfigError:
@@ -108,7 +130,7 @@ def hub_fault(key: str, what: str, error: Exception) -> ConfigError:
 
 
 def _existing(path: str, key: str, kind: str) -> Path:
-    found = Path(path).expanduser()
+    found = local_path(path, key)
     if not found.exists():
         raise ConfigError(f"{key}: {kind} not found: {path} (looked from {Path.cwd()}). Check the path.")
     return found

@@ -10,6 +10,7 @@ from xlmrxl_train.checks import check as check_config
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, open_corpus
+from xlmrxl_train.data.languages import language
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
@@ -51,7 +52,11 @@ class Session:
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
             load_metric(metric)
-        return cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
+        session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
+        for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
+            language(code)  # reports name it; better refused now than after training
+        build_model(config, task, tokenizer, device="meta")  # names and shapes only, before a folder is made
+        return session
 
     @property
     def train_languages(self) -> list[str]:
@@ -133,8 +138,10 @@ def tokenizer_path(config: Config) -> str:
     )
 
 
-def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> PreTrained:
+def build_model(config: Config, task: Task, tokenizer: Tokenizer, device: str = "cpu") -> PreTrained:
     """Return the task's model in float32: the weights of model.path, or random ones of the configured shape.
+
+    On the device "meta" everything is checked and nothing takes memory.
 
     Raises:
         ConfigError: The tokenizer has more tokens than the model has rows, or texts may be longer than its positions.
@@ -153,6 +160,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> PreTrained:
         model = model_class.from_pretrained(
             resolve_model(settings.path, settings.revision),
             dtype=torch.float32,
+            device=device,
             attn_implementation=settings.attn_implementation,
             **options,
         )
@@ -168,7 +176,8 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> PreTrained:
         shape = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
         vocabulary = settings.vocab_size or len(tokenizer)
         shape |= {"vocab_size": vocabulary, "attn_implementation": settings.attn_implementation}
-        model = model_class(XLMRobertaXLConfig(**shape, **options))
+        with torch.device(device):
+            model = model_class(XLMRobertaXLConfig(**shape, **options))
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
             f"tokenizer.path has {len(tokenizer):,} tokens, more than the model's {model.config.vocab_size:,} rows. "

@@ -1,6 +1,6 @@
 """Runs under torchrun or alone: does jobs with real pieces and saves what came out, on rank 0.
 
-    python worker.py OUT '{"<name>": ["gradients" | "scores", "<override>", ...], ...}'
+python worker.py OUT '{"<name>": ["gradients" | "scores", "<override>", ...], ...}'
 """
 
 import json

@@ -4,6 +4,8 @@ Hydra composes the files (choices, recipes that build on recipes, `override /mod
 are set here, one at a time, so that all faults of a command line are reported together; Hydra stops at the first.
 """
 
+import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +37,9 @@ from xlmrxl_train.cli.typed import (
 )
 from xlmrxl_train.config import VARIANTS, Config, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
+from xlmrxl_train.hub import local_path
 
+_MAX_ALIASES = 20
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -112,17 +116,34 @@ def _read_group(found: Library, group: str, folder: Path) -> None:
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            values = OmegaConf.load(path)
-        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-            where = getattr(error, "problem_mark", None)
-            line = f":{where.line + 1}" if where else ""
-            problem = getattr(error, "problem", None) or str(error).split("\n")[0]
-            found.faults.append(Fault(key="", text=f"{path}{line} cannot be read as YAML: {problem}."))
-            continue
-        if not isinstance(values, DictConfig):
-            found.faults.append(Fault(key="", text=f"{path} must hold keys and values, not a list."))
+            values = _read_yaml(path)
+        except ConfigError as error:
+            found.faults.append(Fault(key="", text=str(error)))
             continue
         options[name] = Choice(group=group, name=name, path=path, values=values)
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    """Return the keys and values of a YAML file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else; the message names file and line.
+    """
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise ConfigError(f"{path} must be a YAML file, got a folder or a device. Rename or remove it.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(re.findall(r"[:\[,{-]\s*\*\w", text)) > _MAX_ALIASES:
+            raise ValueError(f"more than {_MAX_ALIASES} aliases (*name), each of which copies what it stands for")
+        values = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        problem = str(getattr(error, "problem", None) or error).split("\n")[0][:200].rstrip(".")
+        raise ConfigError(f"{path}{line} cannot be read as YAML: {problem}. Mend the file, or remove it.") from error
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path} must hold keys and values, not a list. Write key: value.")
+    return values
 
 
 def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> Config:
@@ -163,13 +184,14 @@ def load_run_config(
         RunError: `folder` is not a run folder.
         ConfigError: With every fault of the overrides.
     """
-    path = Path(folder) / "config.yaml"
+    path = local_path(str(folder), "the run folder") / "config.yaml"
     if not path.is_file():
         problem = "has no config.yaml" if Path(folder).is_dir() else "does not exist"
         raise RunError(f"{folder} is not a run folder: it {problem}. Give the folder that a training run wrote.")
-    stored = OmegaConf.load(path)
-    if not isinstance(stored, DictConfig):
-        raise RunError(f"{path} must hold the keys of a run, got a list. Give the folder that a training run wrote.")
+    try:
+        stored = _read_yaml(path)
+    except ConfigError as error:
+        raise RunError(f"{error} A training run wrote it: restore it from a copy.") from error
     files = library(config_dir)
     faults = list(files.faults)
     choices, values = _split(overrides, files, faults)
@@ -177,9 +199,11 @@ def load_run_config(
         faults.append(Fault(key="recipe", text=f"recipe is fixed by the run {folder}. Leave it out."))
     for group, name in choices.items():
         if group != "recipe":
-            with files.opened():
-                section = compose(config_name=f"{group}/{name}")
-            stored[group] = section[group]
+            try:
+                with files.opened():
+                    stored[group] = compose(config_name=f"{group}/{name}")[group]
+            except _COMPOSITION_FAULTS as error:
+                faults.append(_not_composed(f"{group}={name}", error))
     whole = _composed_whole(files, faults)
     recipe = str(OmegaConf.select(stored, "run.recipe") or "")
     config, sound = _typed(stored, values, files, {}, faults, recipe=recipe)
@@ -220,12 +244,14 @@ def _split(
         else:
             try:
                 parsed = parser.parse_override(line)
-            except HydraException as error:
+            except (HydraException, ValueError, RecursionError) as error:
                 if type_of(name, _any_variant(name)) in (str, str | None):
                     values.append((line, None))  # a path may hold characters that Hydra's grammar wants quoted
                 else:
                     reason = str(error).split("\n", 1)[0]
-                    faults.append(Fault(key=name, text=f"{line} cannot be read: {reason}. Quote the value."))
+                    faults.append(
+                        Fault(key=name, text=f"{line[:120]} cannot be read: {reason[:200]}. Quote the value.")
+                    )
                 continue
             if parsed.is_sweep_override():
                 faults.append(_not_one_value(name, text))
@@ -269,12 +295,22 @@ def _compose(files: Library, choices: Mapping[str, str], faults: list[Fault]) ->
     with files.opened():
         try:
             composed = compose(config_name="config", overrides=lines, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            reason = " ".join(str(error.__cause__ or error).split("Available options")[0].split())
-            faults.append(Fault(key="", text=f"{' '.join(lines)} cannot be composed: {reason}"))
+        except _COMPOSITION_FAULTS as error:
+            faults.append(_not_composed(" ".join(lines), error))
             return OmegaConf.create(), {}
     chosen = {name: choice for name, choice in composed.hydra.runtime.choices.items() if name in files.groups}
     return OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"]), chosen
+
+
+_COMPOSITION_FAULTS = (HydraException, OmegaConfBaseException, ValueError, RecursionError)
+
+
+def _not_composed(lines: str, error: Exception) -> Fault:
+    """Return the fault of choices whose files do not fit together."""
+    reason = " ".join(str(error.__cause__ or error).split("Available options")[0].split())
+    if isinstance(error, RecursionError):
+        reason = "its defaults lead back to itself; remove one of them"
+    return Fault(key="", text=f"{lines} cannot be composed: {reason}")
 
 
 def _typed(
@@ -291,7 +327,14 @@ def _typed(
     classes, variant_faults = variants_of(raw)
     faults += variant_faults
     sections = {name: kind() for name, kind in classes.items()}
-    merged = OmegaConf.merge(OmegaConf.create(to_dict(Config(**sections))), raw)
+    defaults = OmegaConf.create(to_dict(Config(**sections)))
+    try:
+        merged = OmegaConf.merge(defaults, raw)
+    except (OmegaConfBaseException, RecursionError) as error:
+        faults.append(
+            Fault(key="", text=f"the chosen files cannot be merged: {str(error).splitlines()[0]}. Mend them.")
+        )
+        merged = defaults
     assert isinstance(merged, DictConfig)
     merged.run.recipe = (chosen.get("recipe") or "") if recipe is None else recipe
     for line, parsed in overrides:
@@ -356,7 +399,7 @@ def _resolved(node: Any, path: str, faults: list[Fault]) -> Any:
         inner = f"{path}[{name}]" if OmegaConf.is_list(node) else f"{path}.{name}" if path else str(name)
         try:
             values[name] = "???" if OmegaConf.is_missing(node, name) else _resolved(node[name], inner, faults)
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, RecursionError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             faults.append(Fault(key=inner, text=f"{inner} cannot be resolved: {reason}."))
     return values if OmegaConf.is_dict(node) else list(values.values())

@@ -15,6 +15,7 @@ from xlmrxl_train.config import VARIANTS, Config
 SET_BY_CHOICE = "set by the choice of"  # such a key's help text begins with it
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _FAILED = object()
+_SHOWN = 400  # characters of a value in a message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +100,9 @@ def variants_of(values: Mapping[str, Any]) -> tuple[dict[str, type], list[Fault]
     faults = []
     for section, variants in VARIANTS.items():
         discriminator = "kind" if section == "task" else "name"
-        chosen = (values.get(section) or {}).get(discriminator)
-        if chosen in variants:
+        given = values.get(section) or {}
+        chosen = given.get(discriminator) if isinstance(given, Mapping) else None  # else `convert` refuses it
+        if isinstance(chosen, str) and chosen in variants:
             classes[section] = variants[chosen]
         elif chosen is not None:
             key = f"{section}.{discriminator}"
@@ -175,6 +177,8 @@ def show(value: Any) -> str:
     """Return a value as a person would write it in YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | Mapping) and len(str(value)) > _SHOWN:
+        return f"{str(value)[:_SHOWN]}..."
     if isinstance(value, list):
         return f"[{', '.join(show(item) for item in value)}]"
     if isinstance(value, Mapping):

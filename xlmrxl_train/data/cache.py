@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from xlmrxl_train.config import DataConfig
 from xlmrxl_train.data.examples import Feature
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.hub import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ Built = Iterable[tuple[str, list[Feature]]]
 def cache_folder(data: DataConfig) -> Path:
     """Return the folder of tokenised data: data.cache, else $XLMRXL_CACHE, else ~/.cache/xlmrxl_train."""
     folder = data.cache or os.environ.get("XLMRXL_CACHE") or "~/.cache/xlmrxl_train"
-    return Path(folder).expanduser()
+    return local_path(folder, "data.cache")
 
 
 def open_or_build(folder: Path, fingerprint: str, build: Callable[[], Built]) -> "FeatureTable":

@@ -12,11 +12,13 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
 from xlmrxl_train.errors import DataError
 
+_SHOWN = 120  # characters of a value in a message
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -44,9 +46,15 @@ def missing_file(root: Path, pattern: str, key: str) -> DataError:
 def missing_column(where: str, column: str, found: Iterable[str]) -> DataError:
     """Say which column is not there and which are."""
     return DataError(
-        f"{where}: expected a column {column!r}, found {', '.join(map(repr, found)) or 'none'}. "
+        f"{where}: expected a column {column!r}, found {', '.join(map(shown, islice(found, 50))) or 'none'}. "
         "Set dataset.columns, or the columns, column_names, header and separator of its files."
     )
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: quoted, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def open_bytes(path: Path) -> IO[bytes]:

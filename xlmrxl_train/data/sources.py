@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from xlmrxl_train.config import DataConfig, DatasetConfig, FilesConfig, FileSet
 from xlmrxl_train.data.examples import Row
-from xlmrxl_train.data.files import content_hash, matching_files, missing_column, missing_file
+from xlmrxl_train.data.files import content_hash, matching_files, missing_column, missing_file, shown
 from xlmrxl_train.data.formats import Record, format_of, read_records
 from xlmrxl_train.errors import ConfigError, DataError
+from xlmrxl_train.hub import local_path
 
 SPLITS = ("train", "validation", "test")
 # Raised when the same files give other rows, so that tokenised data of an older version is not taken for theirs.
@@ -70,7 +71,7 @@ def open_source(dataset: DatasetConfig, data: DataConfig) -> Source:
     if kind == "files" and dataset.files is not None:
         if data.root is None:
             raise ConfigError("data.source=files needs data.root, got null. Set it to the folder of the files.")
-        return FileSource(dataset, dataset.files, Path(data.root).expanduser(), kind)
+        return FileSource(dataset, dataset.files, local_path(data.root, "data.root"), kind)
     if kind == "sample" and dataset.sample is not None:
         root = Path(str(resources.files("xlmrxl_train.data") / "sample"))
         return FileSource(dataset, dataset.sample, root, kind)
@@ -122,12 +123,12 @@ class RowIds:
         value = record[self._column]
         if not isinstance(value, str | int) or value == "":
             raise DataError(
-                f"{where}: expected an id in column {self._column!r}, found {value!r}. Set dataset.id_column."
+                f"{where}: expected an id in column {self._column!r}, found {shown(value)}. Set dataset.id_column."
             )
         if (first := self._seen.setdefault(str(value), where)) is not where:
             raise DataError(
-                f"{where}: expected an id of its own in column {self._column!r}, found {value!r}, which {first} has. "
-                "Set dataset.id_column to null to number the rows."
+                f"{where}: expected an id of its own in column {self._column!r}, found {shown(value)}, "
+                f"which {first} has. Set dataset.id_column to null to number the rows."
             )
         return str(value)
 
@@ -218,6 +219,7 @@ class FileSource:
         pattern = files.path.replace("{language}", language)
         if not pattern:
             raise ConfigError(f"{key}.path must name a file below data.root, got nothing. Set it.")
+        local_path(pattern, f"{key}.path")
         paths = matching_files(self._root, pattern)
         if not paths:
             raise missing_file(self._root, pattern, f"{key}.path")
@@ -245,7 +247,7 @@ class FileSource:
         if not found:
             raise DataError(
                 f"{paths[0]}: expected rows of {language} in column {column!r}, "
-                f"found only {', '.join(islice(others, 10))}. "
+                f"found only {', '.join(shown(other) for other in islice(others, 10))}. "
                 "Check dataset.languages and dataset.language_column."
             )
 

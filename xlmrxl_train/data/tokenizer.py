@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 # A pair is <s> A </s></s> B </s>.
+_SMALLEST = 6  # the special tokens and one more
 _NUM_SPECIAL_TOKENS, _NUM_SPECIAL_TOKENS_OF_PAIR = 2, 4
 
 
@@ -60,9 +61,9 @@ class Tokenizer:
         Raises:
             ConfigError: Its special tokens are not XLM-R's.
         """
-        _check_layout(backend, origin)
         backend.no_padding()
         backend.no_truncation()
+        _check_layout(backend, origin)
         self._backend = backend
         mask_token_id = backend.token_to_id(self.mask_token)
         assert mask_token_id is not None
@@ -309,7 +310,23 @@ def _check_layout(backend: Backend, origin: str) -> None:
         raise ConfigError(
             f"tokenizer.path must have a token {LAST_TOKEN}, got none in {origin}. Use an XLM-R tokenizer."
         )
-    single, pair = backend.encode("").ids, backend.encode("", "").ids
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if len(vocabulary) < _SMALLEST or max(vocabulary.values()) != len(vocabulary) - 1:
+        raise ConfigError(
+            f"tokenizer.path must have at least {_SMALLEST} tokens and number them without gaps, got "
+            f"{len(vocabulary):,} tokens with ids up to {max(vocabulary.values()):,} in {origin}. "
+            "Use an XLM-R tokenizer."
+        )
+    try:
+        single, pair = backend.encode("").ids, backend.encode("", "").ids
+        backend.encode("a 1 ü 中 \U0001f600")
+    except BaseException as error:  # the library panics, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ConfigError(
+            f"tokenizer.path must be a tokenizer that can encode a text, got {origin} ({str(error)[:160]}). "
+            "Use an XLM-R tokenizer."
+        ) from error
     if single != [0, 2] or pair != [0, 2, 2, 2]:
         raise ConfigError(
             "tokenizer.path must put <s> A </s> around a text and <s> A </s></s> B </s> around a pair, "

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from xlmrxl_train.errors import CheckpointError, ConfigError
 
@@ -61,6 +62,8 @@ class XLMRobertaXLConfig:
     extra: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if faults := _type_faults(self):
+            raise ConfigError(*faults)
         if self.id2label is not None:
             self.id2label = {int(index): name for index, name in self.id2label.items()}
             self.num_labels = len(self.id2label)
@@ -123,7 +126,7 @@ class XLMRobertaXLConfig:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{path} does not exist. Give a folder that holds config.json and weights.") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError, OSError) as error:  # also a number of too many digits
             raise CheckpointError(f"{path} must be JSON, got {error}. Download it again.") from None
         if not isinstance(values, dict):
             raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}. Download it again.")
@@ -154,16 +157,50 @@ def _unknown(key: str, names: set[str]) -> str:
     return f'{key} must be a key of the model configuration, got "{key}". {hint}'
 
 
-def _faults(config: XLMRobertaXLConfig) -> Sequence[str]:
-    faults: list[str] = []
-    positive = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                "max_position_embeddings", "type_vocab_size", "num_labels")  # fmt: skip
-    for key in positive:
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+          "max_position_embeddings", "type_vocab_size", "num_labels")  # fmt: skip
+_LARGEST = dict.fromkeys(_SIZES, 1 << 24) | {"num_hidden_layers": 1000, "num_labels": 1 << 20}
+"""What no model has: a file that claims more is wrong, and building it would take the memory."""
+
+
+def _type_faults(config: XLMRobertaXLConfig) -> list[str]:
+    """Look at what a config.json may hold in place of numbers and mappings, before anything is made of it."""
+    faults = []
+    for key in _SIZES:
         value = getattr(config, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             faults.append(
                 f"{key} must be an integer of at least 1, got {value!r}. Take the Hub's value or a larger one."
             )
+        elif value > _LARGEST[key]:
+            faults.append(f"{key} must be at most {_LARGEST[key]}, got {value}. Check the config.json.")
+    for key in ("layer_norm_eps", "initializer_range"):
+        value = getattr(config, key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+            faults.append(f"{key} must be a number in [0, 1), got {value!r}. Take the Hub's value.")
+    if type(config.pad_token_id) is not int:
+        faults.append(f"pad_token_id must be an integer, got {config.pad_token_id!r}. XLM-R uses 1.")
+    names: Any = config.id2label  # as a config.json may have it, whatever the fields' types say
+    if names is not None and not (
+        isinstance(names, Mapping)
+        and all(
+            str(index).isdecimal() and len(str(index)) < 10 and isinstance(name, str) for index, name in names.items()
+        )
+    ):
+        faults.append(f"id2label must map numbers to names, got {str(names)[:80]}. Leave it out, or mend it.")
+    ids: Any = config.label2id
+    if ids is not None and not isinstance(ids, Mapping):
+        faults.append(f"label2id must map names to numbers, got {str(ids)[:80]}. Leave it out, or mend it.")
+    weights: Any = config.class_weights
+    if weights is not None and not (
+        isinstance(weights, list | tuple) and all(isinstance(weight, int | float) for weight in weights)
+    ):
+        faults.append(f"class_weights must be a list of numbers, got {str(weights)[:80]}. Give one per class.")
+    return faults
+
+
+def _faults(config: XLMRobertaXLConfig) -> Sequence[str]:
+    faults: list[str] = []
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
         value = getattr(config, key)
         if value is not None and (not isinstance(value, int | float) or not 0.0 <= value < 1.0):

@@ -141,7 +141,8 @@ class PreTrained(nn.Module):
         model.initialize_new(report.new)
         model.tie_weights()
         model.load_report = report
-        report.log(logger, folder)
+        if model.device.type != "meta":  # there it is only looked at
+            report.log(logger, folder)
         return model.eval()
 
     @torch.no_grad()

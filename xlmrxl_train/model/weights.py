@@ -95,7 +95,10 @@ class TorchReader:
         self._files: dict[str, Path] = {}
         for path in files:
             content = load_restricted(path)
-            if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+            if not isinstance(content, Mapping) or not all(
+                isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value)
+                for name, value in content.items()
+            ):
                 raise CheckpointError(f"{path} must hold a dictionary of tensors. Save model.state_dict() alone.")
             self._tensors.update(content)
             self._files.update(dict.fromkeys(content, path))
@@ -108,6 +111,11 @@ class TorchReader:
     def file_of(self, name: str) -> Path:
         """Return the file that holds the tensor."""
         return self._files[name]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has numbers, and one for each place: neither sparse nor on the meta device."""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
 
 
 def load_restricted(path: Path, allowed: Sequence[type] = ()) -> object:
@@ -130,7 +138,7 @@ def load_restricted(path: Path, allowed: Sequence[type] = ()) -> object:
             f"{path} must hold tensors and plain data only, got a pickle that would run code "
             f"({_reason(error)}). Do not load it; ask its author for safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what a damaged pickle raises is not limited to any class
         raise _damaged(path, "a torch file", error) from error
 
 
@@ -170,9 +178,11 @@ def _open_shards(index: Path, reader: type[SafetensorsReader] | type[TorchReader
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        if any(Path(name).name != name or "\0" in name for name in names):
+            raise ValueError("it names files of other folders")
+        missing = [name for name in names if not (index.parent / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(index, "an index of shards", error) from error
-    missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(f"{index} names files that are missing: {', '.join(missing)}. Download them again.")
     opened = reader([index.parent / name for name in names])

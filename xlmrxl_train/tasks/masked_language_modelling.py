@@ -13,6 +13,7 @@ import torch
 
 from xlmrxl_train.config import DatasetConfig, MaskedLanguageModellingConfig
 from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
@@ -46,7 +47,7 @@ class MaskedLanguageModelling(Task):
             for role, text in values.items():
                 if not isinstance(text, str):
                     raise DataError(
-                        f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {text!r}. "
+                        f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
                         f"Mend the row, or map another column with dataset.columns.{role}=<column>."
                     )
             if any(values.values()):

@@ -8,6 +8,7 @@ import torch
 
 from xlmrxl_train.config import DatasetConfig, SequenceClassificationConfig
 from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
@@ -30,6 +31,11 @@ class SequenceClassification(Task):
         self.class_of: dict[str, int] = {name: index for index, name in enumerate(dataset.labels)}
         for value, name in dataset.label_values.items():
             self.class_of[value] = dataset.labels.index(name)
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """Add what the labels are: a class id, a row of 0 and 1, or a number."""
+        return super().encoding | {"problem_type": self.problem_type}
 
     def model_options(self) -> dict[str, Any]:
         """Return number, names and weights of the classes."""
@@ -55,7 +61,7 @@ class SequenceClassification(Task):
         text = row.values.get(role)
         if not isinstance(text, str):
             raise DataError(
-                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {text!r}. "
+                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
                 f"Mend the row, or map another column with dataset.columns.{role}=<column>."
             )
         return text
@@ -72,23 +78,23 @@ class SequenceClassification(Task):
     def _number(self, row: Row, raw: Any) -> float:
         try:
             number = float(raw)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isfinite(number):
             return number
         column = self.dataset.columns["label"]
-        raise DataError(f"{row.where}: column {column!r} must hold a finite number, got {raw!r}. Mend the row.")
+        raise DataError(f"{row.where}: column {column!r} must hold a finite number, got {shown(raw)}. Mend the row.")
 
     def _class_id(self, row: Row, raw: Any) -> int:
         """Return the class of a label written as a word, as in `label_values`, or as the number of its class."""
         text = str(raw)
         if text in self.class_of:
             return self.class_of[text]
-        if text.isdecimal() and int(text) < len(self.dataset.labels):
+        if text.isdecimal() and len(text) < 10 and int(text) < len(self.dataset.labels):
             return int(text)
         raise DataError(
             f"{row.where}: label must be one of {', '.join(self.class_of)} or a number below "
-            f"{len(self.dataset.labels)}, got {raw!r}. Mend the row, map it with "
+            f"{len(self.dataset.labels)}, got {shown(raw)}. Mend the row, map it with "
             "dataset.label_values={<written>: <label>}, or leave such rows out with dataset.skip_labels=[...]."
         )
 
@@ -154,4 +160,4 @@ def _items(raw: Any) -> list[Any]:
     """Return the labels of a multi-label row: a list as it is, text split at commas."""
     if isinstance(raw, str):
         return [item.strip() for item in raw.split(",") if item.strip()]
-    return list(raw or [])
+    return raw if isinstance(raw, list) else [] if raw is None else [raw]

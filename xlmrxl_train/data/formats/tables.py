@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmrxl_train.config import FileSet
-from xlmrxl_train.data.files import missing_column, open_bytes, readable, text_lines
+from xlmrxl_train.data.files import missing_column, open_bytes, readable, shown, text_lines
 from xlmrxl_train.errors import ConfigError, DataError
 
 
@@ -48,8 +48,8 @@ def read_delimited(
             continue
         if len(fields) != len(names):
             raise DataError(
-                f"{path}:{number}: expected {len(names)} fields ({', '.join(names)}), found {len(fields)}. "
-                "Mend the line, or set the separator, quoting or column_names of its files."
+                f"{path}:{number}: expected {len(names)} fields ({', '.join(map(shown, names[:50]))}), "
+                f"found {len(fields)}. Mend the line, or set the separator, quoting or column_names of its files."
             )
         yield f"{path}:{number}", dict(zip(names, fields, strict=True))
 
@@ -57,7 +57,7 @@ def read_delimited(
 def _checked_names(names: list[str], where: str) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(
-            f"{where}: expected column names that differ, found {', '.join(map(repr, twice))} more than once. "
+            f"{where}: expected column names that differ, found {', '.join(map(shown, twice[:50]))} more than once. "
             "Rename one, or set header and column_names of its files."
         )
     return names
@@ -71,7 +71,8 @@ def _plain_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 def _quoted_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise ConfigError(
-            f"{path}: separator must be one character, and no quote, where quoting is on, got {delimiter!r}."
+            f"{path}: separator must be one character, and no quote, where quoting is on, got {delimiter!r}. "
+            "Set another separator, or quoting to false."
         )
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader((line + "\n" for _, line in text_lines(path)), delimiter=delimiter, strict=True)
