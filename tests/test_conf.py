@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from xlmrxl_train.checks import CHOICES
 from xlmrxl_train.cli.compose import load_config, load_run_config
 from xlmrxl_train.cli.typed import keys_of
-from xlmrxl_train.checks import CHOICES
 from xlmrxl_train.config import VARIANTS, Config, from_dict, leaves, to_dict
 
 REPOSITORY = Path(__file__).resolve().parents[1]

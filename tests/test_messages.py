@@ -60,7 +60,7 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
         ),
         ("task.problem_type=regression", "dataset.labels must be empty for regression, got entailment"),
-        ("task.problem_type=multi_label_classification", "there is none for it yet"),
+        ("task.problem_type=multi_label_classification", "has no metric yet, so that a run cannot be scored. Use"),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",

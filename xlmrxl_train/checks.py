@@ -42,7 +42,7 @@ def faults_of_values(config: Config) -> list[str]:
     """Return the faults that a key shows on its own, whatever the others are."""
     values = dict(leaves(config))
     faults = [
-        f"{name} must be {' | '.join(choices)}, got {values[name]!r}."
+        f"{name} must be {' | '.join(choices)}, got {_shown(values[name])}."
         for name, choices in CHOICES.items()
         if values[name] not in choices
     ]
@@ -52,7 +52,7 @@ def faults_of_values(config: Config) -> list[str]:
         if isinstance(value, int) and value > _LARGEST and name != "seed"
     ]
     return faults + [
-        f"{name} must be {rule}, got {values[name]!r}."
+        f"{name} must be {rule}, got {_shown(values[name])}."
         for name, (rule, holds) in _RULES.items()
         if values[name] is not None and not holds(values[name])
     ]
@@ -75,6 +75,11 @@ def _fits(path: str) -> bool:
     """Whether Linux's file systems take it, and what a run appends to it."""
     longest = max(len(part.encode(errors="replace")) for part in path.split("/"))
     return longest <= 250 and len(path) <= 3800 and "\0" not in path
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
 
 
 def _positive(value: float) -> bool:
@@ -207,16 +212,22 @@ def _faults_of_task(config: Config) -> list[str]:
         faults += _faults_of_roles(dataset, ("text", "text_pair"))
         if "text" not in dataset.columns:
             faults.append(f"dataset.columns must name a column for text, got {dataset.columns}. Add text: <column>.")
-    known = _METRICS.get(str(getattr(config.task, "problem_type", config.task.kind)), dataset.metrics)
-    if wrong := [name for name in dataset.metrics if name not in known]:
+    problem = config.task.problem_type if isinstance(config.task, SequenceClassificationConfig) else config.task.kind
+    known = _METRICS.get(problem)
+    if known is None and problem in PROBLEMS:
         faults.append(
-            f"dataset.metrics must suit the task ({', '.join(known) or 'there is none for it yet'}), "
-            f"got {', '.join(wrong)}. Choose others, or leave them out."
+            f"task.problem_type={problem} has no metric yet, so that a run cannot be scored. Use single_label_classification."
+        )
+    if known and (wrong := [name for name in dataset.metrics if name not in known]):
+        faults.append(
+            f"dataset.metrics must suit the task ({', '.join(known)}), got {', '.join(wrong)}. "
+            "Choose others, or leave them out."
         )
     return faults
 
 
-# What can be computed from the predictions of a problem; one that is not here may name any.
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+# What can be computed from the predictions of a problem.
 _METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("perplexity",),
@@ -236,10 +247,9 @@ def _sets(files: FilesConfig) -> list[FileSet]:
 
 
 def _faults_of_classification(task: SequenceClassificationConfig, dataset: DatasetConfig) -> list[str]:
-    problems = ("single_label_classification", "multi_label_classification", "regression")
     faults = []
-    if task.problem_type not in problems:
-        faults.append(f"task.problem_type must be {' | '.join(problems)}, got {task.problem_type!r}.")
+    if task.problem_type not in PROBLEMS:
+        faults.append(f"task.problem_type must be {' | '.join(PROBLEMS)}, got {task.problem_type!r}.")
     if task.problem_type != "regression" and len(dataset.labels) < 2:
         faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
     if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):

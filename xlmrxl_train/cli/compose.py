@@ -4,15 +4,12 @@ Hydra composes the files (choices, recipes that build on recipes, `override /mod
 are set here, one at a time, so that all faults of a command line are reported together; Hydra stops at the first.
 """
 
-import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -35,11 +32,10 @@ from xlmrxl_train.cli.typed import (
     unknown_key,
     variants_of,
 )
+from xlmrxl_train.cli.yaml_files import read_yaml
 from xlmrxl_train.config import VARIANTS, Config, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
-from xlmrxl_train.hub import local_path
 
-_MAX_ALIASES = 20
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -116,34 +112,11 @@ def _read_group(found: Library, group: str, folder: Path) -> None:
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            values = _read_yaml(path)
+            values = read_yaml(path)
         except ConfigError as error:
             found.faults.append(Fault(key="", text=str(error)))
             continue
         options[name] = Choice(group=group, name=name, path=path, values=values)
-
-
-def _read_yaml(path: Path) -> DictConfig:
-    """Return the keys and values of a YAML file.
-
-    Raises:
-        ConfigError: It cannot be read, or holds something else; the message names file and line.
-    """
-    if path.exists() and not path.is_file():  # a named pipe would be waited for
-        raise ConfigError(f"{path} must be a YAML file, got a folder or a device. Rename or remove it.")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len(re.findall(r"[:\[,{-]\s*\*\w", text)) > _MAX_ALIASES:
-            raise ValueError(f"more than {_MAX_ALIASES} aliases (*name), each of which copies what it stands for")
-        values = OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        problem = str(getattr(error, "problem", None) or error).split("\n")[0][:200].rstrip(".")
-        raise ConfigError(f"{path}{line} cannot be read as YAML: {problem}. Mend the file, or remove it.") from error
-    if not isinstance(values, DictConfig):
-        raise ConfigError(f"{path} must hold keys and values, not a list. Write key: value.")
-    return values
 
 
 def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> Config:
@@ -184,12 +157,15 @@ def load_run_config(
         RunError: `folder` is not a run folder.
         ConfigError: With every fault of the overrides.
     """
-    path = local_path(str(folder), "the run folder") / "config.yaml"
-    if not path.is_file():
-        problem = "has no config.yaml" if Path(folder).is_dir() else "does not exist"
+    path = Path(folder) / "config.yaml"
+    try:
+        problem = None if path.is_file() else "has no config.yaml" if Path(folder).is_dir() else "does not exist"
+    except OSError as error:  # a longer name than the file system allows
+        folder, problem = str(folder)[:120], error.strerror or str(error)
+    if problem:
         raise RunError(f"{folder} is not a run folder: it {problem}. Give the folder that a training run wrote.")
     try:
-        stored = _read_yaml(path)
+        stored = read_yaml(path)
     except ConfigError as error:
         raise RunError(f"{error} A training run wrote it: restore it from a copy.") from error
     files = library(config_dir)

@@ -53,7 +53,11 @@ def missing_column(where: str, column: str, found: Iterable[str]) -> DataError:
 
 def shown(value: object) -> str:
     """Return a value for a message: quoted, and cut where it is long."""
-    text = repr(value)
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """Return a text for a message, cut where it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from xlmrxl_train.config import DataConfig, DatasetConfig, FilesConfig, FileSet
 from xlmrxl_train.data.examples import Row
-from xlmrxl_train.data.files import content_hash, matching_files, missing_column, missing_file, shown
+from xlmrxl_train.data.files import content_hash, cut, matching_files, missing_column, missing_file, shown
 from xlmrxl_train.data.formats import Record, format_of, read_records
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.hub import local_path
@@ -247,7 +247,7 @@ class FileSource:
         if not found:
             raise DataError(
                 f"{paths[0]}: expected rows of {language} in column {column!r}, "
-                f"found only {', '.join(shown(other) for other in islice(others, 10))}. "
+                f"found only {cut(', '.join(islice(others, 10)))}. "
                 "Check dataset.languages and dataset.language_column."
             )
 

@@ -310,13 +310,6 @@ def _check_layout(backend: Backend, origin: str) -> None:
         raise ConfigError(
             f"tokenizer.path must have a token {LAST_TOKEN}, got none in {origin}. Use an XLM-R tokenizer."
         )
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    if len(vocabulary) < _SMALLEST or max(vocabulary.values()) != len(vocabulary) - 1:
-        raise ConfigError(
-            f"tokenizer.path must have at least {_SMALLEST} tokens and number them without gaps, got "
-            f"{len(vocabulary):,} tokens with ids up to {max(vocabulary.values()):,} in {origin}. "
-            "Use an XLM-R tokenizer."
-        )
     try:
         single, pair = backend.encode("").ids, backend.encode("", "").ids
         backend.encode("a 1 ü 中 \U0001f600")
@@ -332,5 +325,12 @@ def _check_layout(backend: Backend, origin: str) -> None:
             "tokenizer.path must put <s> A </s> around a text and <s> A </s></s> B </s> around a pair, "
             f"got {backend.decode(single, skip_special_tokens=False) or 'nothing'} around an empty text and "
             f"{backend.decode(pair, skip_special_tokens=False) or 'nothing'} around an empty pair in {origin}. "
+            "Use an XLM-R tokenizer."
+        )
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if len(vocabulary) < _SMALLEST or max(vocabulary.values()) != len(vocabulary) - 1:
+        raise ConfigError(
+            f"tokenizer.path must have at least {_SMALLEST} tokens and number them without gaps, got "
+            f"{len(vocabulary):,} tokens with ids up to {max(vocabulary.values()):,} in {origin}. "
             "Use an XLM-R tokenizer."
         )

@@ -63,7 +63,7 @@ class XLMRobertaXLConfig:
 
     def __post_init__(self) -> None:
         if faults := _type_faults(self):
-            raise ConfigError(*faults)
+            raise ConfigError(*faults, *_faults(self))
         if self.id2label is not None:
             self.id2label = {int(index): name for index, name in self.id2label.items()}
             self.num_labels = len(self.id2label)
@@ -205,7 +205,7 @@ def _faults(config: XLMRobertaXLConfig) -> Sequence[str]:
         value = getattr(config, key)
         if value is not None and (not isinstance(value, int | float) or not 0.0 <= value < 1.0):
             faults.append(f"{key} must be in [0, 1), got {value!r}. Use 0 to switch dropout off.")
-    if not faults and config.hidden_size % config.num_attention_heads:
+    if not faults and not _type_faults(config) and config.hidden_size % config.num_attention_heads:
         faults.append(
             f"hidden_size must be a multiple of num_attention_heads ({config.num_attention_heads}), "
             f"got {config.hidden_size}. Change one of the two."
@@ -230,6 +230,8 @@ def _choice_faults(config: XLMRobertaXLConfig) -> Sequence[str]:
         )
     if config.add_cross_attention and not config.is_decoder:
         faults.append("add_cross_attention must be false unless is_decoder is true, got true. Set is_decoder=true.")
+    if _type_faults(config):  # the rest compares what may not be numbers
+        return faults
     if not 0 <= config.pad_token_id < config.vocab_size:
         faults.append(
             f"pad_token_id must be a row of the vocabulary (0 to {config.vocab_size - 1}), got {config.pad_token_id!r}."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmrxl_train.config import FileSet
-from xlmrxl_train.data.files import missing_column, open_bytes, readable, shown, text_lines
+from xlmrxl_train.data.files import cut, missing_column, open_bytes, readable, shown, text_lines
 from xlmrxl_train.errors import ConfigError, DataError
 
 
@@ -48,7 +48,7 @@ def read_delimited(
             continue
         if len(fields) != len(names):
             raise DataError(
-                f"{path}:{number}: expected {len(names)} fields ({', '.join(map(shown, names[:50]))}), "
+                f"{path}:{number}: expected {len(names)} fields ({cut(', '.join(names))}), "
                 f"found {len(fields)}. Mend the line, or set the separator, quoting or column_names of its files."
             )
         yield f"{path}:{number}", dict(zip(names, fields, strict=True))
