@@ -206,6 +206,8 @@ def test_all_faults_are_reported_together(capsys: Capture) -> None:
         ("hydra.run.dir=x", "hydra.run.dir is not a key: Hydra's own settings are fixed here."),
         ("word", "'word' is not an override. Write key=value."),
         ("dataset.name=???", "dataset.name must be given, got ???. Add dataset.name=<value>."),
+        ("train.languages=[en,en]", "train.languages must be at least one language, each once, got ['en', 'en']."),
+        ("task.class_weights=[0,1,1]", "task.class_weights must be finite numbers above 0, got [0.0, 1.0, 1.0]."),
         ("model.hidden_size=100", "model.hidden_size must be a multiple of model.num_attention_heads, got 100 and 32."),
     ],
 )

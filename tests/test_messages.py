@@ -3,6 +3,7 @@
 Faults that have a test beside their module are not repeated here.
 """
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from xlmrxl_train.cli import main
 from xlmrxl_train.cli.compose import load_config
-from xlmrxl_train.errors import CheckpointError
+from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from xlmrxl_train.model.weights import TorchReader, open_checkpoint
+from xlmrxl_train.run import evaluate
 
 Capture = pytest.CaptureFixture[str]
 TINY = [
@@ -24,6 +26,7 @@ TINY = [
     "run.dir=run",
 ]  # fmt: skip
 LONG = "x" * 5000
+SAMPLE = Path(__file__).parents[1] / "xlmrxl_train/data/sample"
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +131,7 @@ def test_a_wrong_row_is_named(row: dict[str, object], problem: str, message: str
     )
     Path("d.jsonl").write_text(json.dumps(row) + "\n")
     words = ["dataset=d", "data.source=files", "data.root=.", "evaluate.languages=[]", "tokenizer.path=tok"]
-    shutil.copytree(Path(__file__).parents[1] / "xlmrxl_train/data/sample", "tok")
+    shutil.copytree(SAMPLE, "tok")
     said = refused(capsys, "--config-dir", "conf", *TINY, *words)
     assert "d.jsonl:1: " in said and message in said
 
@@ -144,8 +147,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=1025, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
     )
     XLMRobertaXLForSequenceClassification(config).save_pretrained(folder)
-    sample = Path(__file__).parents[1] / "xlmrxl_train/data/sample/tokenizer.json.gz"
-    shutil.copy(sample, folder)
+    shutil.copy(SAMPLE / "tokenizer.json.gz", folder)
     return folder
 
 
@@ -220,9 +222,9 @@ def test_the_check_before_a_run_takes_no_memory_and_says_nothing(good: Path, cap
 @pytest.mark.parametrize(("extra", "count"), [({}, 5), ({"the": 999_999}, 6)])
 def test_a_vocabulary_without_gaps_is_wanted(extra: dict[str, int], count: int, capsys: Capture) -> None:
     words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4} | extra
-    Path("t.json").write_text(
-        json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}})
-    )
+    rules = json.loads(gzip.decompress((SAMPLE / "tokenizer.json.gz").read_bytes()))
+    rules |= {"model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"}, "added_tokens": []}
+    Path("t.json").write_text(json.dumps(rules))
     said = refused(capsys, *TINY, "tokenizer.path=./t.json")
     assert "tokenizer.path must have at least 6 tokens and number them without gaps" in said and f"got {count} " in said
 
@@ -237,3 +239,51 @@ def test_saved_shapes_are_compared_before_a_run(good: Path, tmp_path: Path, caps
 
 def test_the_words_above_are_otherwise_right() -> None:
     load_config(TINY)
+
+
+@pytest.mark.parametrize("charsmap", ["AAAA", "////"])
+def test_a_damaged_charsmap_is_named(charsmap: str, capsys: Capture) -> None:
+    rules = json.loads(gzip.decompress((SAMPLE / "tokenizer.json.gz").read_bytes()))
+    Path("t.json").write_text(
+        json.dumps(rules | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap}})
+    )
+    said = refused(capsys, *TINY, "tokenizer.path=./t.json")
+    assert "tokenizer.path must be a tokenizer.json of the tokenizers library, got t.json" in said
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
+def test_what_a_launcher_says_is_a_number(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv(name, "abc")
+    assert f"${name} must be a whole number from" in refused(capsys, *TINY)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dataset.skip_labels=[entailment,neutral,contradiction]"], "train split of en: expected examples, got none."),
+        (["model.max_position_embeddings=64", "task.max_length=63"], "task.max_length must be at most model.max_pos"),
+        (["-m", "seed=1,2", "--cfg", "job"], "--cfg shows one configuration, -m makes many. Leave one of them out."),
+    ],
+)
+def test_words_that_do_not_fit_together(words: list[str], message: str, capsys: Capture) -> None:
+    assert message in refused(capsys, *TINY, *words)
+
+
+def test_positions_of_a_checkpoint_bound_the_length(good: Path, capsys: Capture) -> None:
+    words = [f"model.path={good}", "task.max_length=600", "model.max_position_embeddings=null"]
+    assert "task.max_length must be at most 512, the model's positions, got 600." in refused(capsys, *TINY, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(capsys: Capture) -> None:
+    said = refused(capsys, *TINY, "strategy.device=cuda")
+    assert said == "error: strategy.device=cuda needs a GPU, found none. Use strategy.device=cpu or auto.\n"
+
+
+def test_a_folder_without_a_model_is_not_evaluated() -> None:
+    with pytest.raises(RunError, match=r"must be a run folder with config\.yaml, found none\. Give the folder of"):
+        evaluate(Path("nothing"))
+    Path("started").mkdir()
+    Path("started/config.yaml").write_text("seed: 1\n")
+    with pytest.raises(RunError, match=r"started/model must hold the trained model, found none\. Let the run finish"):
+        evaluate(Path("started"))

@@ -3,6 +3,7 @@
 Only what the configuration itself shows is looked at: no file is opened, no device asked.
 """
 
+import math
 from typing import Any
 
 from xlmrxl_train.config import (
@@ -54,7 +55,7 @@ def faults_of_values(config: Config) -> list[str]:
     return faults + [
         f"{name} must be {rule}, got {_shown(values[name])}."
         for name, (rule, holds) in _RULES.items()
-        if values[name] is not None and not holds(values[name])
+        if values.get(name) is not None and not holds(values[name])  # some keys belong to one choice only
     ]
 
 
@@ -109,6 +110,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "model.suggested_lr",
             "optimizer.eps",
             "train.epochs",
+            "strategy.bucket_mb",
             "train.max_steps",
             "train.batch_size",
             "train.tokens_per_micro_batch",
@@ -146,7 +148,10 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
     "task.max_length": ("at least 8", lambda value: value >= 8),
-    "train.languages": ("at least one language", len),
+    "train.languages": ("at least one language, each once", lambda value: 0 < len(value) == len(set(value))),
+    "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
         "wandb | tensorboard, each at most once",
         lambda value: set(value) <= {"wandb", "tensorboard"} and len(set(value)) == len(value),
@@ -216,7 +221,8 @@ def _faults_of_task(config: Config) -> list[str]:
     known = _METRICS.get(problem)
     if known is None and problem in PROBLEMS:
         faults.append(
-            f"task.problem_type={problem} has no metric yet, so that a run cannot be scored. Use single_label_classification."
+            f"task.problem_type={problem} has no metric yet, so that a run cannot be scored. "
+            "Use single_label_classification."
         )
     if known and (wrong := [name for name in dataset.metrics if name not in known]):
         faults.append(

@@ -259,7 +259,8 @@ REMEDY = "Mend the line, or set the separator, quoting or column_names of its fi
             "a.csv",
             "a,b\n",
             {"separator": "||"},
-            "a.csv: separator must be one character, and no quote, where quoting is on, got '||'. Set another separator, or quoting to false.",
+            "a.csv: separator must be one character, and no quote, where quoting is on, got '||'. "
+            "Set another separator, or quoting to false.",
         ),
         (
             "a.tsv",

@@ -91,6 +91,7 @@ def killed_on(moments: list[str], reference, folder: Path) -> None:
     assert_same(folder, reference.folder)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_while_files_are_written(reference, tmp_path) -> None:
     killed_on(["completing a checkpoint", "writing model/"], reference, tmp_path / "run")
 

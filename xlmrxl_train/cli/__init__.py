@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a job of a sweep failed, 2 the user's fault, 130 Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _world_size(), _rank()
         if words and words[0] == "--version":
             print(f"xlmrxl_train {__version__}")
             return 0
@@ -203,11 +204,21 @@ def _print_config(config: Config) -> int:
 
 
 def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _from_launcher("WORLD_SIZE", "1", least=1)
 
 
 def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return _from_launcher("RANK", "0", least=0)
+
+
+def _from_launcher(name: str, default: str, *, least: int) -> int:
+    text = os.environ.get(name, default)
+    if not text.isdecimal() or int(text) < least:
+        del os.environ[name]  # else the message about it would stumble over it
+        raise ConfigError(
+            f"${name} must be a whole number from {least}, got {text!r}. Unset it, or start with torchrun."
+        )
+    return int(text)
 
 
 def _say(*lines: str) -> None:

@@ -52,7 +52,12 @@ def read_sentencepiece(file: Path) -> Tokenizer:
     tokenizer.add_tokens([AddedToken(p.piece, normalized=False) for p in pieces if p.type == _USER_DEFINED])
     tokenizer.add_special_tokens(special)
     if model.normalizer_spec.precompiled_charsmap:
-        tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+        try:
+            tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+        except Exception as error:  # the library's only class
+            raise ConfigError(
+                f"tokenizer.path must be a readable SentencePiece model, got {file} ({error}). Fetch it again."
+            ) from error
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
     )

@@ -292,7 +292,9 @@ def _read_json(file: Path) -> Backend:
         ) from error
     try:
         return Backend.from_str(text)
-    except Exception as error:  # the library raises plain Exception for every fault of a file
+    except BaseException as error:  # the library raises plain Exception for a fault of a file, or panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise ConfigError(
             f"tokenizer.path must be a tokenizer.json of the tokenizers library, got {file} ({error}). "
             "Name another file."
