@@ -120,7 +120,7 @@ def test_truncation_keeps_special_tokens(words: int, others: int, length: int) -
 
 
 def _SMALL(made: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
-    from conftest import small_backend
+    from small_tokenizer import small_backend
 
     if not made:
         made.append(Tokenizer(small_backend()))
@@ -160,7 +160,7 @@ def test_wrong_arguments(small: Tokenizer, arguments: dict[str, object], message
 
 
 def test_fingerprint_follows_content(tokenizer_file: Path, tmp_path: Path) -> None:
-    from conftest import small_backend
+    from small_tokenizer import small_backend
 
     packed = tmp_path / "tokenizer.json.gz"
     packed.write_bytes(gzip.compress(tokenizer_file.read_bytes()))

@@ -63,7 +63,7 @@ def test_stand_ins_and_limits_are_stamped_on_the_page() -> None:
 
 def test_the_page_names_languages_scores_and_intervals() -> None:
     page = report().to_markdown()
-    assert "| en | English (trained) | Latin | " in page
+    assert "| en | English (trained) | Latn | " in page
     assert "| 90.0 | 85.0 to 95.0 | 100 |" in page
     assert "| transfer gap | 20.0 |" in page
 

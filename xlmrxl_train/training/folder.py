@@ -37,6 +37,7 @@ FREE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.max_hours",
+    "train.profile",
     "train.max_skipped",
     "train.log_every",
     "train.recompute",
