@@ -94,7 +94,8 @@ class Session:
                 cache=cache_folder(self.config.data),
             )
 
-        self.world.first(lambda: build() and None)
+        if self.world.size > 1:
+            self.world.first(lambda: build() and None)
         return build()
 
     def validation_languages(self) -> list[str]:
@@ -110,7 +111,7 @@ class Session:
         )
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
-        """Return the evaluator of a self."""
+        """Return what scores the strategy's model."""
         settings = self.config.evaluate
         return Evaluator(
             strategy=strategy,

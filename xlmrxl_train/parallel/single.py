@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmrxl_train.parallel.strategy import MakeOptimizer, StepResult, autocast, clip_
+from xlmrxl_train.parallel.strategy import MakeOptimizer, StepResult, autocast, norm_of_gradients
 from xlmrxl_train.parallel.world import World
 
 
@@ -42,7 +42,7 @@ class SingleStrategy:
 
     def step(self, lr: float) -> StepResult:
         """Clip, update unless the norm is not finite, and clear gradients."""
-        norm_tensor = clip_(self.trainable, 0.0)
+        norm_tensor = norm_of_gradients(self.trainable)
         norm = float(norm_tensor)
         skipped = norm != norm or norm == float("inf")
         if not skipped:
@@ -59,9 +59,10 @@ class SingleStrategy:
         state = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                entry = self.optimizer.state[parameter]
+                entry = self.optimizer.state.get(parameter, {})
                 for moment in ("exp_avg", "exp_avg_sq"):
-                    state[f"optimizer.{name}.{moment}"] = entry.get(moment, torch.zeros_like(parameter.detach()))
+                    tensor = entry[moment] if moment in entry else torch.zeros_like(parameter.detach())
+                    state[f"optimizer.{name}.{moment}"] = tensor
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:

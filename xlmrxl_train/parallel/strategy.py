@@ -62,9 +62,6 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def clip_(parameters: Sequence[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale gradients in place to at most `max_norm` (0: never) and return their norm before that, float32."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if max_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return norm
+def norm_of_gradients(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
+    """Return the norm of all gradients together, a float32 scalar."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
