@@ -58,7 +58,8 @@ class Row:
     def add(self, examples: Examples, positions: list[int], options: argparse.Namespace, seconds: float) -> None:
         lengths = [len(examples.ids[position]) for position in positions]
         self.tokens_per_second.append(sum(lengths) / seconds)
-        self.flops_per_second.append(SHAPES[options.shape].training_flops(lengths) / seconds)
+        flops = SHAPES[options.shape].training_flops(lengths, first_tokens_only=self.name == OURS)
+        self.flops_per_second.append(flops / seconds)
         self.seconds += seconds
         self.tokens += sum(lengths)
 

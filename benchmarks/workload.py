@@ -49,14 +49,20 @@ class Shape:
             "num_labels": len(LABELS),
         }
 
-    def training_flops(self, lengths: Sequence[int]) -> float:
+    def training_flops(self, lengths: Sequence[int], *, first_tokens_only: bool = False) -> float:
         """Return the multiplications and additions of forward and backward over real tokens.
 
-        6 per weight and token, and 12·L·D per token and layer for attention's two products (4·L·D forward).
+        6 per weight and token, and 12·L·D per token and layer for attention's two products (4·L·D forward). With
+        `first_tokens_only` the last layer computes keys and values of all tokens, and the rest of first tokens.
         """
-        weights = self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.intermediate)
+        weights = 4 * self.hidden**2 + 2 * self.hidden * self.intermediate
         tokens, squares = sum(lengths), sum(length * length for length in lengths)
-        return 6.0 * weights * tokens + 12.0 * self.layers * self.hidden * squares
+        layer = 6.0 * weights * tokens + 12.0 * self.hidden * squares
+        if not first_tokens_only:
+            return self.layers * layer
+        keys_values = 2 * self.hidden**2
+        last = 6.0 * (keys_values * tokens + (weights - keys_values) * len(lengths)) + 12.0 * self.hidden * tokens
+        return (self.layers - 1) * layer + last
 
 
 SHAPES = {

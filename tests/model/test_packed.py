@@ -209,3 +209,31 @@ def test_choices_must_be_told() -> None:
     model = our_class("MultipleChoice")(configuration())
     with pytest.raises(DataError, match="num_choices or choice_index must be given with sequences, got neither"):
         model(input_ids=torch.ones(5).long(), sequences=PackedSequences.from_lengths([2, 3]))
+
+
+@pytest.mark.parametrize("implementation", ["grouped", "sdpa", "eager"])
+@pytest.mark.parametrize("head", ["SequenceClassification", "MultipleChoice"])
+@pytest.mark.parametrize("name", ["descending", "shuffled", "equal"])
+def test_the_last_layer_of_first_tokens_alone_is_the_whole_one(head: str, implementation: str, name: str) -> None:
+    """Asking for hidden states takes the way through all tokens of the last layer."""
+    torch.manual_seed(0)
+    lengths = LENGTHS[name][: len(LENGTHS[name]) // 2 * 2]
+    model = our_class(head)(configuration(attn_implementation=implementation))
+    randomize(model)
+    twin = our_class(head)(model.config)
+    twin.load_state_dict(model.state_dict())
+    batch = {
+        "input_ids": torch.randint(3, 97, (sum(lengths),)),
+        "sequences": PackedSequences.from_lengths(lengths),
+        "labels": torch.arange(len(lengths) // (2 if head == "MultipleChoice" else 1)) % 2,
+    }
+    if head == "MultipleChoice":
+        batch["num_choices"] = 2
+    rows: list[int] = []
+    model.roberta.encoder.layer[-1].output.register_forward_hook(lambda *call: rows.append(len(call[2])))
+    got, expected = model(**batch), twin(**batch, output_hidden_states=True)
+    assert rows == [len(lengths)] and len(expected.hidden_states) == model.config.num_hidden_layers + 1
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-5, rtol=0)
+    got.loss.backward()
+    expected.loss.backward()
+    compare_gradients(model, twin)

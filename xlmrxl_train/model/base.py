@@ -205,6 +205,7 @@ class XLMRobertaXLModel(PreTrained):
         return_dict: bool = True,
         sequences: PackedSequences | None = None,
         encoder_sequences: PackedSequences | None = None,
+        first_tokens_only: bool = False,
     ) -> ModelOutput:
         """Encode a padded batch as the Hub's model does, or with `sequences` a packed one.
 
@@ -223,6 +224,8 @@ class XLMRobertaXLModel(PreTrained):
             return_dict: Ignored; the output always has names.
             sequences: Where a packed batch's sequences lie.
             encoder_sequences: The same of packed encoder states.
+            first_tokens_only: The caller reads the first token of each sequence alone: the last layer computes no
+                other, and last_hidden_state is [B, D]. Packed encoders that keep no cache, weights or states.
 
         Returns:
             last_hidden_state and pooler_output, in the caller's shape; padding positions are zero.
@@ -247,11 +250,15 @@ class XLMRobertaXLModel(PreTrained):
         hidden_TD = self.embeddings(packed.input_ids, position_ids_T, packed.token_type_ids, packed.inputs_embeds)
         hidden_TD = hidden_TD.to(self.residual_dtype or hidden_TD.dtype)
         context = self._context(hidden_TD, inputs, output_attentions=output_attentions)
+        if first_tokens_only:
+            assert inputs.padding is None and context.cache is None and not self.config.is_decoder
+            queries = inputs.sequences.first_only()
+            context.first_layout = make_layout(context.layout.backend, queries, context.layout.queries)
         states_TD, all_states = self.encoder(hidden_TD, context, keep_all=output_hidden_states)
-        first_B = inputs.sequences.first_tokens
+        first_BD = states_TD if first_tokens_only else states_TD.index_select(0, inputs.sequences.first_tokens)
         output = ModelOutput(
             last_hidden_state=states_TD,
-            pooler_output=None if self.pooler is None else self.pooler(states_TD.index_select(0, first_B)),
+            pooler_output=None if self.pooler is None else self.pooler(first_BD),
             past_key_values=past_key_values,
             hidden_states=all_states,
             attentions=None if context.attentions is None else tuple(context.attentions),

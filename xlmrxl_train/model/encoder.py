@@ -3,7 +3,7 @@
 Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D features.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class LayerContext:
     attentions: list[Tensor] | None = None
     """"eager" appends each layer's weights here."""
     cross_attentions: list[Tensor] = field(default_factory=list)
+    first_layout: AttentionLayout | None = None
+    """Each sequence's first token over all of its tokens: the last layer computes these queries alone."""
 
 
 class SelfAttention(nn.Module):
@@ -47,13 +49,15 @@ class SelfAttention(nn.Module):
     def forward(self, normed_TD: Tensor, context: LayerContext) -> Tensor:
         """Return [T, D] before the output projection."""
         normed_TD = normed_TD.to(matmul_dtype(self.query, normed_TD))  # once, not once per projection
-        query_TD, key_SD, value_SD = self.query(normed_TD), self.key(normed_TD), self.value(normed_TD)
+        wanted, layout = normed_TD, context.layout
+        if context.first_layout is not None:
+            layout = context.first_layout
+            wanted = normed_TD.index_select(0, layout.keys.first_tokens)
+        query_TD, key_SD, value_SD = self.query(wanted), self.key(normed_TD), self.value(normed_TD)
         if context.cache is not None:
             key_SD, value_SD = context.cache.update(self.layer_index, key_SD, value_SD)
         dropout_p = self.dropout.p if self.training else 0.0
-        return attend(
-            query_TD, key_SD, value_SD, context.layout, self.num_attention_heads, dropout_p, context.attentions
-        )
+        return attend(query_TD, key_SD, value_SD, layout, self.num_attention_heads, dropout_p, context.attentions)
 
 
 class CrossAttention(SelfAttention):
@@ -100,6 +104,8 @@ class Attention(nn.Module):
     def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
         """Return [T, D]."""
         mixed_TD = self.self(self.self_attn_layer_norm(hidden_states_TD), context)
+        if context.first_layout is not None:
+            hidden_states_TD = hidden_states_TD.index_select(0, context.first_layout.keys.first_tokens)
         output_TD: Tensor = self.output(mixed_TD, hidden_states_TD)
         return output_TD
 
@@ -186,11 +192,18 @@ class XLMRobertaXLEncoder(nn.Module):
         """Run all layers.
 
         Returns:
-            The final hidden states [T, D], and with `keep_all` the embedding's and every layer's.
+            The final hidden states [T, D], and with `keep_all` the embedding's and every layer's. With
+            `context.first_layout` those of each sequence's first token, [B, D].
         """
         kept = [hidden_states_TD]
+        last_context = context
+        if context.first_layout is not None:
+            assert not keep_all and context.attentions is None
+            context = replace(context, first_layout=None)
         recompute = self._recompute == "full" and self.training and torch.is_grad_enabled()
-        for layer in self.layer:
+        for index, layer in enumerate(self.layer, 1):
+            if index == len(self.layer):
+                context = last_context
             if recompute:
                 result = checkpoint(layer, hidden_states_TD, context, use_reentrant=False)
                 assert isinstance(result, Tensor)

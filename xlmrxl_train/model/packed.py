@@ -105,6 +105,11 @@ class PackedSequences:
             order, sizes = _plan(lengths, max_groups)
         return _build(lengths, order, sizes)
 
+    def first_only(self) -> "PackedSequences":
+        """Return each sequence's first token as a sequence of its own, in this one's order and groups."""
+        first = PackedSequences.from_lengths((1,) * self.num_sequences, like=self)
+        return first.to(self.offsets.device, non_blocking=True)
+
     def one_group(self) -> "PackedSequences":
         """Return the same batch as a single block in the caller's order, on the same device."""
         if len(self.groups) == 1 and self.order == tuple(range(self.num_sequences)):

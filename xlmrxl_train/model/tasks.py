@@ -20,8 +20,9 @@ from xlmrxl_train.model.pretrained import PreTrained, initialize
 
 
 def encode(
-    encoder: XLMRobertaXLModel, inputs: PackedInputs, output_hidden_states: bool, output_attentions: bool
-) -> ModelOutput:
+    encoder: XLMRobertaXLModel, inputs: PackedInputs, output_hidden_states: bool, output_attentions: bool,
+    *, first_tokens_only: bool = False,
+) -> ModelOutput:  # fmt: skip
     """Run the encoder on packed inputs: its last_hidden_state stays packed, what users see is in their shape."""
     packed = inputs.encoder
     output: ModelOutput = encoder(
@@ -29,7 +30,7 @@ def encode(
         inputs_embeds=packed.inputs_embeds, encoder_hidden_states=packed.encoder_hidden_states,
         past_key_values=packed.past_key_values, use_cache=packed.past_key_values is not None,
         output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        sequences=inputs.sequences, encoder_sequences=packed.encoder_sequences,
+        sequences=inputs.sequences, encoder_sequences=packed.encoder_sequences, first_tokens_only=first_tokens_only,
     )  # fmt: skip
     states_TD, output.last_hidden_state = output.last_hidden_state, None
     inputs.unpack_output(output)
@@ -49,6 +50,7 @@ class _TaskModel(PreTrained):
     """An encoder and the part of forward that all task heads share."""
 
     head_modules: ClassVar[tuple[str, ...]] = ("classifier",)
+    reads_first_tokens: ClassVar[bool] = False  # then the states are those of each sequence's first token, [B, D]
 
     def __init__(self, config: XLMRobertaXLConfig, *, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
@@ -58,15 +60,20 @@ class _TaskModel(PreTrained):
         self, arguments: EncoderInputs, output_hidden_states: bool, output_attentions: bool
     ) -> tuple[PackedInputs, ModelOutput, Tensor]:
         inputs = pack_inputs(arguments, self.config)
-        output = encode(self.roberta, inputs, output_hidden_states, output_attentions)
+        first = self.reads_first_tokens and not (output_hidden_states or output_attentions or self.config.is_decoder)
+        output = encode(self.roberta, inputs, output_hidden_states, output_attentions, first_tokens_only=first)
         states_TD = output.last_hidden_state
         assert states_TD is not None
+        if self.reads_first_tokens and not first:
+            states_TD = states_TD.index_select(0, inputs.sequences.first_tokens)
         output.last_hidden_state = None
         return inputs, output, states_TD
 
 
 class XLMRobertaXLForSequenceClassification(_TaskModel):
     """Classify, tag with several labels, or score whole sequences, by `problem_type`."""
+
+    reads_first_tokens: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)
@@ -95,8 +102,8 @@ class XLMRobertaXLForSequenceClassification(_TaskModel):
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids,
             position_ids=position_ids, inputs_embeds=inputs_embeds, sequences=sequences,
         )  # fmt: skip
-        inputs, output, states_TD = self._encode(arguments, output_hidden_states, output_attentions)
-        output.logits = logits_BC = self.classifier(states_TD.index_select(0, inputs.sequences.first_tokens))
+        _, output, first_BD = self._encode(arguments, output_hidden_states, output_attentions)
+        output.logits = logits_BC = self.classifier(first_BD)
         if labels is None:
             return output
         config = self.config
@@ -105,6 +112,8 @@ class XLMRobertaXLForSequenceClassification(_TaskModel):
 
 class XLMRobertaXLForMultipleChoice(_TaskModel):
     """Score each choice of an example by its own sequence."""
+
+    reads_first_tokens: ClassVar[bool] = True
 
     head_modules: ClassVar[tuple[str, ...]] = ("roberta.pooler", "classifier")
 
