@@ -12,18 +12,19 @@ PACKAGE = REPOSITORY / "xlmrxl_train"
 MAY_IMPORT = {
     "errors": set(),
     "stop": {"errors"},
+    "spelling": set(),
     "config": {"errors"},
     "hub": {"errors"},
     "model": {"errors", "hub"},
     "data": {"config", "errors", "hub"},
     "metrics": {"errors"},
-    "parallel": {"config", "errors"},
+    "parallel": {"config", "errors", "spelling"},
     "tasks": {"config", "data", "errors", "metrics", "model"},
     "track": {"config", "errors"},
-    "training": {"config", "data", "errors", "parallel", "tasks", "track", "stop"},
+    "training": {"config", "data", "errors", "model", "parallel", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track", "stop"},
     "checks": {"config", "errors"},
-    "cli": {"checks", "config", "errors", "run", "__init__"},
+    "cli": {"checks", "config", "errors", "run", "spelling", "__init__"},
 }
 COMPOSITION_ROOT = {"run", "session", "__init__", "__main__"}  # these know everybody
 
@@ -48,6 +49,7 @@ WITHOUT_TORCH = [
     "config.py",
     "errors.py",
     "cli/",
+    "spelling.py",
     "metrics/",
     "data/languages.py",
     "__init__.py",

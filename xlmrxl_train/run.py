@@ -27,6 +27,7 @@ from xlmrxl_train.track.trackers import require as require_trackers
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
+from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, open_folder, writing
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import Trainer, total_steps
@@ -177,7 +178,8 @@ class Training:
             session.world.first(lambda: self.checkpointer.verify_best(state.step))
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model:
-            session.world.first(lambda: export(session, self.strategy, self.folder.path / "model"))
+            checkpoint = self.checkpointer.path(selected)
+            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path / "model"))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
@@ -292,12 +294,16 @@ def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Co
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
 
 
-def export(session: Session, strategy: Strategy, folder: Path) -> None:
-    """Write tokenizer and weights in the Hub's layout; the model's config.json comes last and completes it."""
+def export(session: Session, strategy: Strategy, checkpoint: Path, folder: Path) -> None:
+    """Write tokenizer and weights in the Hub's layout, from a checkpoint, one tensor in memory at a time.
+
+    Whatever engine divides the model, its checkpoint has whole tensors. The model's config.json comes last and
+    completes the folder.
+    """
     model: Any = strategy.model
     with writing(folder):
         session.tokenizer.save(folder)
-        model.save_pretrained(folder)
+        model.write_pretrained(folder, weights_in(checkpoint))
 
 
 def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
@@ -373,9 +379,8 @@ def _trained_protocol(session: Session, folder: Path) -> Protocol:
 
 def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
     """Say what is about to be trained, on what, for how long."""
-    parameters = list(strategy.model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(shape.numel() for shape in strategy.shapes.values())
+    trainable = sum(strategy.shapes[name].numel() for name in strategy.trainable)
     steps = total_steps(session.config, batches.steps_per_epoch)
     corpus = batches.corpus
     say = session.console.say

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from xlmrxl_train.config import StrategyConfig
+from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
 
 T = TypeVar("T")
@@ -82,11 +82,11 @@ class World:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(device)
-        if size > 1 and not dist.is_initialized():
+        if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("group", _store()),
-                rank=int(os.environ["RANK"]),
+                store=dist.PrefixStore("group", _store()) if size > 1 else dist.HashStore(),
+                rank=int(os.environ.get("RANK", "0")),
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
@@ -144,5 +144,5 @@ class World:
 
     def close(self) -> None:
         """Leave the process group."""
-        if self.size > 1 and dist.is_initialized():
+        if dist.is_initialized():
             dist.destroy_process_group()
