@@ -396,5 +396,5 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         say(f"        stand-in: {text}")
     say(
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
-        f"{session.world.size} x {session.world.device.type}"
+        f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )

@@ -1,6 +1,9 @@
-"""Runs under torchrun or alone: makes three optimizer steps per job and writes the weights as a checkpoint does.
+"""Runs under torchrun or alone: makes optimizer steps per job and writes the weights as a checkpoint does.
 
 python steps.py OUT '{"<name>": {"words": ["<override>", ...], "optimizer": "sgd" | "adamw", "freeze": true}, ...}'
+
+"load": [folder, steps] begins with the tensors of another job, which had made so many steps, and writes them back
+unchanged to OUT/<name>-loaded first. "steps": how many more.
 """
 
 import json
@@ -14,7 +17,7 @@ import torch.distributed as dist
 
 from tests.parallel.worker import trainer_of
 from xlmrxl_train import load_config, session
-from xlmrxl_train.parallel.tensor_files import save_tensors
+from xlmrxl_train.parallel.tensor_files import load_tensors, save_tensors
 from xlmrxl_train.session import Session
 from xlmrxl_train.training.optimizer import OptimizerPlan
 
@@ -45,8 +48,16 @@ def run(job: dict, out: Path) -> dict:
         trainer = trainer_of(opened, config)
     finally:
         OptimizerPlan.build = build
-    steps = [trainer._step(n, trainer.batches.of_step(n), job.get("lr", 1e-2)) for n in range(job.get("steps", 3))]
-    save_tensors(out, trainer.strategy.state_dict(), opened.world)
+    strategy, first = trainer.strategy, 0
+    if "load" in job:
+        folder, first = job["load"]
+        state = strategy.state_dict()
+        load_tensors(Path(folder), state, opened.world)
+        strategy.load_state_dict(state, first)
+        save_tensors(out.with_name(f"{out.name}-loaded"), strategy.state_dict(), opened.world)
+    numbers = range(first, first + job.get("steps", 3))
+    steps = [trainer._step(number, trainer.batches.of_step(number), job.get("lr", 1e-2)) for number in numbers]
+    save_tensors(out, strategy.state_dict(), opened.world)
     return {
         "losses": [step.loss_sum / step.num_targets for step in steps],
         "norms": [step.result.grad_norm for step in steps],
