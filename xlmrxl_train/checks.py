@@ -21,7 +21,6 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
-    "train.recompute": ("none", "full"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),

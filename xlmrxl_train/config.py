@@ -286,7 +286,11 @@ class TrainConfig:
         8192, "tokens that one rank holds at a time; a step is cut into as many as needed"
     )
     precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
-    recompute: str = key("none", "none | full; full: keep no activations, compute each layer twice")
+    recompute: str = key(
+        "none",
+        "none | full | every_<n> | selective; full: keep no activations, run each layer twice; every_2: every second "
+        "layer; selective: keep matrix products, compute the rest twice",
+    )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
     keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")

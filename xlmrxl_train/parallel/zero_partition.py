@@ -157,7 +157,7 @@ class DividedMoments(Partition):
     @property
     def flat_groups(self) -> list[torch.Tensor]:
         """One per group of parameters."""
-        return list(self.zero.single_partition_of_fp32_groups)
+        return [flat for group in self.optimizer.param_groups for flat in group["params"]]
 
     def make_state(self) -> None:
         """Let DeepSpeed find each parameter's part of the moments too."""
