@@ -12,6 +12,7 @@ from xlmrxl_train import metrics
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
+from xlmrxl_train.model import prepacked
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.stop import Stopped
 from xlmrxl_train.tasks import Prediction, Task
@@ -65,7 +66,7 @@ class Evaluator:
         ]
         predictions: list[Prediction] = []
         rounds = -(-len(plan) // world.size)
-        with self.console.task(f"evaluate {corpus.split}", rounds) as advance:
+        with prepacked(self.strategy.model), self.console.task(f"evaluate {corpus.split}", rounds) as advance:
             for index in range(world.rank, rounds * world.size, world.size):
                 batch = self.task.collate(*corpus.features(plan[index % len(plan)]), draw=0)
                 output = self.strategy.predict(batch.to(world.device).inputs)

@@ -14,7 +14,7 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.attention import AttentionLayout, attend
 from xlmrxl_train.model.cache import KeyValueCache
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
-from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, matmul_dtype
+from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, LinearBeforeGelu, matmul_dtype
 
 RECOMPUTE_CHOICES = ("none", "full")
 
@@ -115,10 +115,13 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        self.dense: nn.Module = Linear(config.hidden_size, config.intermediate_size)
+        self.dense: nn.Module = LinearBeforeGelu(config.hidden_size, config.intermediate_size)
 
     def forward(self, normed_TD: Tensor) -> Tensor:
         """Return the activations, [T, intermediate_size]."""
+        if isinstance(self.dense, LinearBeforeGelu) and self.dense.may_prepack:
+            activations: Tensor = self.dense(normed_TD, gelu=True)
+            return activations
         return functional.gelu(self.dense(normed_TD))
 
 
