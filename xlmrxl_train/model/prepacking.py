@@ -2,7 +2,8 @@
 
 Under autocast every forward pass casts each float32 weight, and oneDNN brings it into its own blocks; `prepacked` has
 both done once for many passes. A product of a prepacked weight also adds the bias and applies GELU while its results
-are in registers. The precision policy is the same: factors in bfloat16, sums in float32.
+are in registers. The precision policy is the same, factors in bfloat16 and sums in float32, except that what GELU
+reads is not rounded to bfloat16 first.
 """
 
 import os
