@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "tasks": {"config", "data", "errors", "metrics", "model"},
     "track": {"config", "errors"},
     "training": {"config", "data", "errors", "model", "parallel", "tasks", "track", "stop"},
-    "evaluation": {"config", "data", "errors", "metrics", "parallel", "tasks", "track", "stop"},
+    "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "tasks", "track", "stop"},
     "checks": {"config", "errors"},
     "cli": {"checks", "config", "errors", "run", "spelling", "__init__"},
 }

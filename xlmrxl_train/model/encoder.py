@@ -5,15 +5,15 @@ Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D featur
 
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from xlmrxl_train.model.attention import AttentionLayout, attend
 from xlmrxl_train.model.cache import KeyValueCache
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
-from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, matmul_dtype
+from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, LinearBeforeGelu, matmul_dtype
 from xlmrxl_train.model.recompute import Recompute
+
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class LayerContext:
@@ -111,10 +111,13 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        self.dense: nn.Module = Linear(config.hidden_size, config.intermediate_size)
+        self.dense: nn.Module = LinearBeforeGelu(config.hidden_size, config.intermediate_size)
 
     def forward(self, normed_TD: Tensor) -> Tensor:
         """Return the activations, [T, intermediate_size]."""
+        if isinstance(self.dense, LinearBeforeGelu) and self.dense.may_prepack:
+            activations: Tensor = self.dense(normed_TD, gelu=True)
+            return activations
         return functional.gelu(self.dense(normed_TD))
 
 

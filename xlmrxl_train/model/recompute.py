@@ -1,20 +1,22 @@
 """Which activations backward computes again instead of keeping them."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from xlmrxl_train.errors import ConfigError
 
 PATTERN = re.compile(r"none|full|selective|every_([2-9]|[1-9]\d+)")
-_PRODUCTS = [
-    getattr(torch.ops.aten, name).default for name in ("mm", "addmm", "bmm", "baddbmm", "baddbmm_", "linear")
-]
+# Attention's own products, some percent of a layer, are computed again: softmax overwrites their result.
+_PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default]
 
 
 class Recompute:
@@ -25,8 +27,8 @@ class Recompute:
 
         Args:
             choice: "none" keeps every activation. "full" keeps each layer's input and runs the layer again: a third
-                more time. "every_2" does so for every second layer, and so on. "selective" keeps the results of matrix
-                products too, and computes norms, softmax, GELU and dropout again.
+                more time. "every_2" does so for every second layer, and so on. "selective" keeps the results of linear
+                layers' products too, and computes attention, norms, GELU and dropout again.
 
         Raises:
             ConfigError: It is none of these.
@@ -45,12 +47,14 @@ class Recompute:
         if not self.period or index % self.period or not (layer.training and torch.is_grad_enabled()):
             result: Tensor = layer(*inputs)
             return result
-        contexts: dict[str, Callable[[], Any]] = {}
-        if self.choice == "selective":
-            contexts = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)}
-        again = checkpoint(layer, *inputs, use_reentrant=False, **contexts)
+        contexts = _keep_products if self.choice == "selective" else noop_context_fn
+        again = checkpoint(layer, *inputs, use_reentrant=False, context_fn=contexts)
         assert isinstance(again, Tensor)
         return again
+
+
+def _keep_products() -> Any:
+    return create_selective_checkpoint_contexts(_policy)
 
 
 def _policy(context: object, operation: object, *arguments: object, **options: object) -> CheckpointPolicy:

@@ -24,6 +24,8 @@ from xlmrxl_train.parallel.world import World
 class FSDP2Strategy(SingleStrategy):
     """`SingleStrategy` over row shards."""
 
+    whole = False
+
     def __init__(
         self, world: World, blueprint: Blueprint, precision: str, max_grad_norm: float, config: FSDP2Config
     ) -> None:

@@ -14,6 +14,8 @@ from xlmrxl_train.parallel.world import World
 class SingleStrategy:
     """A model, an optimizer and a device."""
 
+    whole = True
+
     def __init__(self, world: World, blueprint: Blueprint, precision: str, max_grad_norm: float) -> None:
         """Give the model memory and values, then make its optimizer."""
         self.world = world

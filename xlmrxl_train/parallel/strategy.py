@@ -27,6 +27,7 @@ class Strategy(Protocol):
     model: nn.Module  # the public model; its parameters are this process's parts
     shapes: dict[str, torch.Size]  # of whole parameters, by name
     trainable: set[str]  # names of parameters
+    whole: bool  # whether every parameter is whole in this process at all times
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Run one micro-batch forward and backward, and add the gradients of its loss sum times `scale`.

@@ -24,6 +24,8 @@ from xlmrxl_train.parallel.zero_settings import deepspeed_settings
 class ZeroStrategy:
     """An engine of DeepSpeed."""
 
+    whole = False  # bf16 ones under stages 1 and 2
+
     def __init__(
         self, world: World, blueprint: Blueprint, precision: str, max_grad_norm: float, config: ZeroConfig,
         *, recompute: bool,
