@@ -135,6 +135,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "train.max_grad_norm",
             "evaluate.every",
             "evaluate.bootstrap",
+            "strategy.watchdog_minutes",
             "strategy.prefetch_layers",
             "strategy.prefetch_mb",
             "strategy.persistence_kb",

@@ -162,6 +162,11 @@ class StrategyConfig:
     )
     device: str = key("auto", "auto | cpu | cuda; auto: cuda where there is one")
     timeout_minutes: float = key(30.0, "a collective that takes longer ends the job")
+    watchdog_minutes: float | None = key(
+        10.0,
+        "when no rank moves for so long, each says where it is and the job ends; at most half of timeout_minutes; "
+        "null or 0: never",
+    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,6 +7,7 @@ The Hub's own variables hold: HF_ENDPOINT (another server), HF_HOME (where downl
 from pathlib import Path
 
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.progress import progress
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.json.gz", "sentencepiece.bpe.model")
 
@@ -158,6 +159,9 @@ def _download(repository: str, revision: str | None, key: str, patterns: list[st
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        with progress.trusting(f"fetching {repository}"):
+            return Path(
+                snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+            )
     except Exception as error:  # the HTTP libraries below it, which change with its version, share no base class
         raise hub_fault(key, f"{repository} at revision {revision or 'main'}", error) from error

@@ -28,7 +28,9 @@ from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
 from xlmrxl_train.training.export import weights_in
-from xlmrxl_train.training.folder import RunFolder, open_folder, writing
+from xlmrxl_train.training.folder import RunFolder, writing
+from xlmrxl_train.training.shared_folder import check_shared
+from xlmrxl_train.training.start import enter_folder, find_start
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import Trainer, total_steps
 
@@ -89,12 +91,14 @@ class Training:
         corpora = open_corpora(session, stop)
         if world.any(stop()):
             raise Stopped
-        start = world.first(lambda: open_folder(folder, config, fingerprints(session, corpora), say))
-        if start.finished:
+        prints = session.fingerprints(corpora)
+        if not world.first(lambda: enter_folder(folder, config, prints)):
             if world.is_first:
                 say((folder.path / "report.md").read_text(encoding="utf-8"))
             say(f"{folder.path} is finished; for another run choose run.name, seed or run.dir")
             return None
+        check_shared(folder.path, world)
+        start = world.first(lambda: find_start(folder, config, say))
         strategy, state = session.strategy(), TrainState()
         if start.checkpoint:
             state = load_checkpoint(start.checkpoint, strategy)
@@ -103,7 +107,7 @@ class Training:
             raise Stopped
         metrics = trackers = None
         if world.is_first:
-            write_environment(session, folder, corpora)
+            write_environment(session, folder, prints)
             metrics = folder.open_metrics(keep=state.metrics_lines)
             trackers = Trackers.open(config, folder.path, step=state.step, say=say)
         return cls(
@@ -276,19 +280,13 @@ def launch(command: str, compose: Callable[[], Config]) -> int:
     return 0
 
 
-def fingerprints(session: Session, corpora: dict[str, Corpus]) -> dict[str, Any]:
-    """Return what a run that goes on must find unchanged beside its configuration."""
-    data = {split: corpus.fingerprint for split, corpus in corpora.items()}
-    return {"data": data, "tokenizer": session.tokenizer.fingerprint}
-
-
-def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Corpus]) -> None:
+def write_environment(session: Session, folder: RunFolder, fingerprints: dict[str, Any]) -> None:
     """Write environment.json."""
     values = {
         **environment(),
         "world_size": session.world.size,
         "device": str(session.world.device),
-        **fingerprints(session, corpora),
+        **fingerprints,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")

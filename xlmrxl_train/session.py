@@ -1,17 +1,19 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig
+from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, open_corpus
+from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -22,10 +24,21 @@ from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
 from xlmrxl_train.model.source import ParameterSource
-from xlmrxl_train.parallel import Blueprint, Strategy, World, make_strategy
+from xlmrxl_train.parallel import (
+    Blueprint,
+    Statement,
+    Strategy,
+    World,
+    differences,
+    make_strategy,
+    same_versions,
+    versions,
+)
+from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
+from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
 
@@ -51,6 +64,17 @@ class Session:
         """Join the world and open tokenizer and data; no model yet, no row read."""
         check_config(config)
         world = World.open(config.strategy)
+        world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
+        world.examine(versions(*_packages(config)), same_versions)
+        with progress.doing("opening tokenizer, data set and weights"):
+            session = world.together(lambda: cls._of(config, world))
+        tokenizer = {"tokenizer": session.tokenizer.fingerprint}
+        world.examine(tokenizer, partial(differences, remedy="Give every machine the same tokenizer file"))
+        return session
+
+    @classmethod
+    def _of(cls, config: Config, world: World) -> "Session":
+        """Open what needs no other rank."""
         console = Console(enabled=world.is_first)
         tokenizer = Tokenizer.from_path(tokenizer_path(config), config.tokenizer.revision)
         source = open_source(config.dataset, config.data)
@@ -84,13 +108,18 @@ class Session:
 
         Raises:
             Stopped: A stop was requested while rows were read.
+            ConfigError: A rank does not find the data that rank 0 has.
         """
-        self.source.check(split, languages)
+        world = self.world
 
-        def build() -> Corpus:
+        def fingerprint() -> dict[str, str]:
+            self.source.check(split, languages)
+            return {f"{split} data of {code}": self.source.fingerprint(split, code) for code in languages}
+
+        def build(rows: Callable[[str, str], Iterator[Row]]) -> Corpus:
             return open_corpus(
                 self.source,
-                until_stopped(self.source.rows, stop),
+                rows,
                 self.task,
                 self.tokenizer.fingerprint,
                 split=split,
@@ -99,9 +128,21 @@ class Session:
                 cache=cache_folder(self.config.data),
             )
 
-        if self.world.size > 1:
-            self.world.first(lambda: build() and None)
-        return build()
+        stoppable = until_stopped(self.source.rows, stop)
+        with progress.doing(f"reading the {split} split"):
+            if world.size == 1:
+                self.source.check(split, languages)
+                return build(stoppable)
+            same_data = partial(differences, remedy="Give every machine the same files")
+            world.examine(world.together(fingerprint), same_data)
+            world.first(lambda: build(stoppable) and None)
+            # Nothing is read here, unless a machine has a cache of its own: then all wait for it, stop or no stop.
+            return world.together(lambda: build(self.source.rows))
+
+    def fingerprints(self, corpora: dict[str, Corpus]) -> dict[str, Any]:
+        """Return what a run that goes on must find unchanged beside its configuration."""
+        data = {split: corpus.fingerprint for split, corpus in corpora.items()}
+        return {"data": data, "tokenizer": self.tokenizer.fingerprint}
 
     def validation_languages(self) -> list[str]:
         """Return the languages of the validation split that are looked at, those that select first."""
@@ -110,6 +151,10 @@ class Session:
 
     def strategy(self) -> Strategy:
         """Build the model and spread it over the world."""
+        with progress.doing("building the model"):
+            return self._strategy()
+
+    def _strategy(self) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
         if source.report and self.world.is_first:
             source.report.log(logger, Path(str(self.config.model.path)))
@@ -132,6 +177,15 @@ class Session:
             console=self.console,
             stop=stop,
         )
+
+
+def _same_settings(statements: list[Statement]) -> list[str]:
+    return redact(differences(statements, remedy="Start every rank with the same words"))
+
+
+def _packages(config: Config) -> list[str]:
+    """Return what the engine of the strategy comes from, if it is not torch."""
+    return ["deepspeed"] if isinstance(config.strategy, ZeroConfig) else ["accelerate"]
 
 
 def tokenizer_path(config: Config) -> str:

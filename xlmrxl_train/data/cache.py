@@ -24,6 +24,7 @@ from xlmrxl_train.config import DataConfig
 from xlmrxl_train.data.examples import Feature
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.hub import local_path
+from xlmrxl_train.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,8 @@ def _narrowed(kind: pa.DataType) -> pa.DataType:
 def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            with progress.trusting("waiting for another process that tokenises the same data"):
+                fcntl.flock(stream, fcntl.LOCK_EX)
         except OSError as error:
             logger.info("no lock on %s (%s); several processes may build the same table", path, error)
         yield

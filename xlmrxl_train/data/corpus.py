@@ -14,6 +14,7 @@ from xlmrxl_train.data.cache import FeatureTable, open_or_build
 from xlmrxl_train.data.examples import Example, Feature, Row
 from xlmrxl_train.data.sources import Source
 from xlmrxl_train.errors import DataError
+from xlmrxl_train.progress import progress
 
 CHUNK = 1000  # examples tokenised at a time
 
@@ -113,6 +114,7 @@ def open_corpus(
         def build(language: str = language) -> Iterator[tuple[str, list[Feature]]]:
             examples = islice(encoder.examples(rows(split, language)), limit)
             while chunk := list(islice(examples, CHUNK)):
+                progress.move()
                 for example, features in zip(chunk, encoder.encode(chunk), strict=True):
                     yield example.id, features
 

@@ -6,7 +6,6 @@ Every fault is a `DataError` that begins with the file, and the line where there
 import difflib
 import glob
 import gzip
-import hashlib
 import os
 import re
 import zlib
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from xlmrxl_train.errors import DataError
+from xlmrxl_train.hashing import sha256
 
 _SHOWN = 120  # characters of a value in a message
 _BOM = b"\xef\xbb\xbf"
@@ -110,7 +110,7 @@ def content_hash(path: Path) -> str:
         key = (str(path), status.st_size, status.st_mtime_ns)
         if key not in _HASHES:
             with path.open("rb") as stream:
-                _HASHES[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+                _HASHES[key] = sha256(stream)
     return _HASHES[key]
 
 

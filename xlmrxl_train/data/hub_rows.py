@@ -15,6 +15,7 @@ from xlmrxl_train.data.files import missing_column
 from xlmrxl_train.data.sources import RowIds, column_of_role
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.hub import hub_fault
+from xlmrxl_train.progress import progress
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -97,7 +98,10 @@ class HubSource:
             )
         if (split, language) not in self._opened:
             try:
-                opened = datasets.load_dataset(hub.repository, configuration or None, split=name, revision=hub.revision)
+                with progress.trusting(f"fetching {hub.repository}"):
+                    opened = datasets.load_dataset(
+                        hub.repository, configuration or None, split=name, revision=hub.revision
+                    )
             except Exception as error:  # the HTTP libraries below it, which change with its version, share no base
                 raise _fault(hub, configuration, name, error) from error
             if _COMMIT.fullmatch(hub.revision) and (commit := _commit_of(opened)) != hub.revision:

@@ -15,6 +15,7 @@ from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
 from xlmrxl_train.model import prepacked
 from xlmrxl_train.parallel import Strategy
+from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import Stopped
 from xlmrxl_train.tasks import Prediction, Task
 from xlmrxl_train.track.console import Console
@@ -70,10 +71,11 @@ class Evaluator:
         copies = prepacked(self.strategy.model) if self.strategy.whole else nullcontext()
         with copies, self.console.task(f"evaluate {corpus.split}", rounds) as advance:
             for index in range(world.rank, rounds * world.size, world.size):
-                batch = self.task.collate(*corpus.features(plan[index % len(plan)]), draw=0)
-                output = self.strategy.predict(batch.to(world.device).inputs)
-                if index < len(plan):
-                    predictions += self.task.predict(output, batch)
+                with progress.doing(f"evaluating batch {index // world.size + 1} of {rounds}"):
+                    batch = self.task.collate(*corpus.features(plan[index % len(plan)]), draw=0)
+                    output = self.strategy.predict(batch.to(world.device).inputs)
+                    if index < len(plan):
+                        predictions += self.task.predict(output, batch)
                 advance()
                 if world.any(self.stop()):
                     raise Stopped
@@ -93,6 +95,7 @@ class Evaluator:
                 score.values[name] = metric.fold(statistics)
                 if intervals and self.resamples:
                     score.intervals[name] = interval(statistics, metric.fold, self.resamples)
+                progress.move()
             scores[language] = score
         return scores
 

@@ -1,12 +1,26 @@
 """How one model is spread over processes. The only package that imports torch.distributed, accelerate or an engine."""
 
 from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, ZeroConfig
+from xlmrxl_train.parallel.agreement import differences, same_versions, versions
 from xlmrxl_train.parallel.blueprint import Blueprint
+from xlmrxl_train.parallel.board import Statement, name_ranks
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import StepResult, Strategy
 from xlmrxl_train.parallel.world import World, from_first_rank
 
-__all__ = ["Blueprint", "StepResult", "Strategy", "World", "from_first_rank", "make_strategy"]
+__all__ = [
+    "Blueprint",
+    "Statement",
+    "StepResult",
+    "Strategy",
+    "World",
+    "differences",
+    "from_first_rank",
+    "make_strategy",
+    "name_ranks",
+    "same_versions",
+    "versions",
+]
 
 
 def make_strategy(config: Config, world: World, blueprint: Blueprint) -> Strategy:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from xlmrxl_train.progress import progress
+
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 
 
@@ -53,6 +55,7 @@ class Blueprint:
         """Fill a model that is whole in this process."""
         for name, parameter in self.model.named_parameters():
             self.source.fill(parameter.detach().view(-1), name)
+            progress.move()
 
 
 Homes = list[tuple[nn.Module, str]]

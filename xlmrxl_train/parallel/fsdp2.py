@@ -19,6 +19,7 @@ from xlmrxl_train.parallel.blueprint import Blueprint, homes_of, put
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import norm_of_gradients, scaled
 from xlmrxl_train.parallel.world import World
+from xlmrxl_train.progress import progress
 
 
 class FSDP2Strategy(SingleStrategy):
@@ -57,6 +58,7 @@ class FSDP2Strategy(SingleStrategy):
         for name, parameter in self.model.named_parameters():
             local, start = rows_of(parameter, self.mesh)
             blueprint.source.fill(local.view(-1), name, start)
+            progress.move()
         prefetch(blueprint.units, self.config.prefetch_layers)
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:

@@ -36,6 +36,7 @@ from torch.futures import Future
 
 from xlmrxl_train.errors import CheckpointError
 from xlmrxl_train.parallel.world import World
+from xlmrxl_train.progress import progress
 
 INDEX = "index.json"
 MAX_INDEX_BYTES = 1 << 28  # 36 layers over 1,024 ranks stay well below it
@@ -91,6 +92,7 @@ class _Writer(dcp.StorageWriter):
                     assert isinstance(tensor, torch.Tensor) and tuple(tensor.shape) == place.sizes, item.index
                     stream.write(_bytes(tensor.detach().cpu().contiguous()))
                     results.append(WriteResult(item.index, place.num_bytes, place))
+                    progress.move()
                 stream.flush()
                 os.fsync(stream.fileno())
         return _done(results)
@@ -179,6 +181,7 @@ class _Reader(dcp.StorageReader):
                     target = planner.resolve_tensor(item).detach()
                     target.copy_(self._read(stream, place, item))
                     planner.commit_tensor(item, target)
+                    progress.move()
         return _done(None)
 
     def _read(self, stream: Any, place: _Place, item: ReadItem) -> torch.Tensor:
@@ -317,6 +320,7 @@ def read_tensor(folder: Path, entry: dict[str, Any]) -> torch.Tensor:
             if values.numel() and stream.readinto(_bytes(values)) != values.nbytes:
                 raise CheckpointError(f"{stream.name} ends within a tensor. Use another checkpoint.")
         part.copy_(values)
+        progress.move()
     return whole
 
 

@@ -6,15 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import TypeVar
+from itertools import count
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
+from xlmrxl_train.parallel.agreement import same_versions, versions
+from xlmrxl_train.parallel.board import Board, Statement, name_ranks
+from xlmrxl_train.parallel.watchdog import Watchdog
+from xlmrxl_train.progress import progress
 
 T = TypeVar("T")
+
+_names = count()  # for the parts of the store, which keeps those of earlier worlds
 
 
 def launched_ranks() -> int:
@@ -29,15 +36,25 @@ def _store() -> dist.Store:
     return store
 
 
+def _own_store(name: str) -> dist.Store:
+    """Return a part of the store with a connection of its own, so that threads do not wait for one another."""
+    store: dist.Store = _store().clone()  # type: ignore[attr-defined]  # torch's types lack it
+    return dist.PrefixStore(f"{name}-{next(_names)}", store)
+
+
 def from_first_rank(make: Callable[[], T]) -> T:
     """Return what `make` returns on rank 0, on every rank, before any process group exists.
 
     An exception on rank 0 is raised on every rank, so that no rank waits for one that has stopped.
+
+    Raises:
+        ConfigError: The ranks have different versions.
     """
     if launched_ranks() == 1:
         return make()
-    store = dist.PrefixStore("compose", _store())
-    if os.environ["RANK"] == "0":
+    rank, store = int(os.environ["RANK"]), dist.PrefixStore("compose", _store())
+    Board(_own_store("versions"), rank, launched_ranks()).examine(versions(), same_versions)  # or the value is garbled
+    if rank == 0:
         value: T | Exception
         try:
             value = make()
@@ -60,6 +77,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    board: Board | None = None  # where there are several
+    watchdog: Watchdog | None = None
 
     @classmethod
     def open(cls, config: StrategyConfig) -> "World":
@@ -90,7 +109,12 @@ class World:
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
-        return cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+        world = cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+        if size > 1:
+            world.board = Board(_own_store("board"), world.rank, size)
+            if minutes := min(config.watchdog_minutes or 0.0, config.timeout_minutes / 2):
+                world.watchdog = Watchdog(_own_store("watchdog"), world.rank, size, minutes)
+        return world
 
     @property
     def is_first(self) -> bool:
@@ -100,12 +124,14 @@ class World:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            dist.barrier()
+            with progress.collective("barrier"):
+                dist.barrier()
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add `values` over all ranks, in place, and return them."""
         if self.size > 1:
-            dist.all_reduce(values)
+            with progress.collective("sum"):
+                dist.all_reduce(values)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -117,7 +143,8 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, device=torch.device("cpu"))
+        with progress.collective("broadcast"):
+            dist.broadcast_object_list(values, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -125,24 +152,64 @@ class World:
         if self.size == 1:
             return [value]
         gathered: list[T | None] = [None] * self.size
-        dist.gather_object(value, gathered if self.is_first else None)
+        with progress.collective("gather"):
+            dist.gather_object(value, gathered if self.is_first else None)
         return [item for item in gathered if item is not None] if self.is_first else []
 
     def first(self, action: Callable[[], T]) -> T:
-        """Run `action` on rank 0 and return its result everywhere; its exception is raised on every rank."""
+        """Run `action` on rank 0 and return its result everywhere; its exception is raised on every rank.
+
+        It may take any time: the others wait for it outside of a collective.
+        """
         outcome: tuple[T | None, Exception | None] = (None, None)
         if self.is_first:
             try:
                 outcome = (action(), None)
             except Exception as error:
                 outcome = (None, error)
+        if self.board:
+            self.board.wait_for_first()
         value, fault = self.broadcast(outcome)
         if fault is not None:
             fault.add_note(FROM_FIRST_RANK)
             raise fault
         return value  # type: ignore[return-value]
 
+    def together(self, action: Callable[[], T]) -> T:
+        """Run `action` on every rank, for any time, and return its result; where it fails on one it fails on all.
+
+        Raises:
+            UserError: What `action` raised, on every rank.
+        """
+        if self.board is None:
+            return action()
+        fault: UserError | None = None
+        try:
+            value = action()
+        except UserError as error:
+            fault = error
+        self.board.examine(None if fault is None else str(fault), _faults)
+        return value
+
+    def examine(self, value: Any, faults_of: Callable[[list[Statement]], list[str]]) -> None:
+        """Let rank 0 see what each rank says about itself, and refuse it for all of them; see `Board.examine`.
+
+        Raises:
+            ConfigError: On every rank, with what `faults_of` returned.
+        """
+        if self.board:
+            self.board.examine(value, faults_of)
+
     def close(self) -> None:
         """Leave the process group."""
+        if self.watchdog:
+            self.watchdog.close()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _faults(statements: list[Statement]) -> list[str]:
+    """Return what the ranks could not do; each fault once, with the ranks that have it where others have not."""
+    faults = dict.fromkeys(statement.value for statement in statements if statement.value is not None)
+    who = {fault: [statement for statement in statements if statement.value == fault] for fault in faults}
+    return [fault if len(ranks) == len(statements) else f"{name_ranks(ranks)}: {fault}" for fault, ranks in who.items()]

@@ -19,6 +19,7 @@ from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.parallel.zero_partition import Partition, make_partition
 from xlmrxl_train.parallel.zero_settings import deepspeed_settings
+from xlmrxl_train.progress import progress
 
 
 class ZeroStrategy:
@@ -67,6 +68,7 @@ class ZeroStrategy:
             else:
                 blueprint.source.fill(part.view(-1), name)
             self.partition.store_weight(name, part)
+            progress.move()
         self.partition.update_parameters()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:

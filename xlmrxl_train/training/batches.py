@@ -15,6 +15,7 @@ import numpy as np
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.data.planning import micro_batches, step_examples, steps_per_epoch
+from xlmrxl_train.progress import progress
 from xlmrxl_train.tasks import Task
 
 AHEAD = 3  # steps whose batches wait for the device
@@ -84,7 +85,8 @@ class StepBatches:
         thread.start()
         try:
             for _ in range(start, stop):
-                item = ready.get()
+                with progress.doing("waiting for its input"):
+                    item = ready.get()
                 if isinstance(item, BaseException):
                     raise item
                 yield item

@@ -9,7 +9,6 @@ checkpoints/.step-00000100.replaced   makes room for the same step, and comes ba
 checkpoints/.step-00000100.removed    is being removed
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,8 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xlmrxl_train.errors import FROM_FIRST_RANK, CheckpointError
+from xlmrxl_train.hashing import sha256
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors
+from xlmrxl_train.progress import progress
 from xlmrxl_train.training.state import TrainState
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
@@ -48,9 +49,10 @@ class Checkpointer:
         world, final = strategy.world, self.path(state.step)
         partial = self._hidden(state.step, "partial")
         try:
-            world.first(lambda: _make_anew(partial))
-            save_tensors(partial / TENSORS, strategy.state_dict(), world)
-            world.first(lambda: self._complete(state))
+            with progress.doing("saving a checkpoint"):
+                world.first(lambda: _make_anew(partial))
+                save_tensors(partial / TENSORS, strategy.state_dict(), world)
+                world.first(lambda: self._complete(state))
         except OSError as error:
             if world.is_first:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -132,6 +134,7 @@ class Checkpointer:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in [*_files(partial), partial / TENSORS, partial]:
             _sync(path)
+            progress.move()
         if final.exists():  # of a validation that was left, or damaged
             final.rename(replaced)
         partial.rename(final)
@@ -259,7 +262,7 @@ def _describe(file: Path) -> dict[str, int | str]:
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256(stream)
 
 
 def _sync(path: Path) -> None:

@@ -10,20 +10,17 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from xlmrxl_train.config import Config, from_dict, leaves, to_dict
-from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
+from xlmrxl_train.errors import ConfigError, RunError
 from xlmrxl_train.track.json_lines import JsonLines
-from xlmrxl_train.track.secrets import redact
-from xlmrxl_train.training.checkpoint import Checkpointer, verify
-from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.checkpoint import Checkpointer
 
 # Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
 FREE = (
@@ -106,6 +103,8 @@ class RunFolder:
             with suppress(OSError):  # what could not be written before cannot be now
                 self.lock.close()
             self.lock = None
+            with suppress(OSError):
+                self.path.rmdir()  # if nothing was written there
 
     def clean(self) -> None:
         """Remove what a killed process left half written."""
@@ -227,105 +226,6 @@ class RunFolder:
                     f"{before.get(name)!s:.12} there, {fingerprint:.12} now. "
                     "Go on with the same files and the same version, or choose another run.name."
                 )
-
-
-@dataclass(kw_only=True, slots=True)
-class Start:
-    """Where a run begins."""
-
-    checkpoint: Path | None = None  # None: with new weights
-    own: bool = True  # whether the checkpoint is of this run
-    keep_best: bool = True  # whether the checkpoint that was the best one is there too
-    finished: bool = False  # there is nothing left to do
-
-    def apply(self, state: TrainState) -> None:
-        """Take from the counters of the checkpoint what is about files that are not there."""
-        if not self.own:
-            state.metrics_lines = 0
-        if not (self.own and self.keep_best):
-            state.best_step = state.best_score = None
-            state.validated_step = 0  # scored again where that is due, so that this step can be selected
-
-
-def open_folder(folder: RunFolder, config: Config, fingerprints: dict[str, Any], say: Callable[[str], None]) -> Start:
-    """Decide, on rank 0, where the run begins. The folder is changed only when it is clear that the run can.
-
-    Args:
-        fingerprints: Of data and tokenizer, as environment.json holds them.
-
-    Raises:
-        RunError: The folder is in use, cannot be written, or holds a run that cannot go on.
-        CheckpointError: run.resume is no whole checkpoint, or the run has checkpoints and none of them is whole.
-    """
-    config = from_dict(redact(to_dict(config)))  # as config.yaml holds it
-    resume, going_on = config.run.resume, folder.is_run
-    if resume == "never" and going_on:
-        raise RunError(
-            f"run.resume=never, but run.dir={folder.path} holds a run already. Choose another run.name, or remove it."
-        )
-    if going_on:
-        folder.check_same(config)
-        folder.check_data(config, fingerprints)
-        if folder.is_finished:
-            return Start(finished=True)
-    chosen = None if resume in ("auto", "never") else Path(resume).expanduser()
-    if chosen:
-        _verify_chosen(chosen)
-    folder.acquire()
-    with writing(folder.path):
-        folder.clean()
-        (folder.path / "stopped.json").unlink(missing_ok=True)
-    if not going_on:
-        folder.write_config(config)
-    checkpoints = Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints)
-    if chosen:
-        own = {checkpoints.path(step).resolve(): step for step in checkpoints.steps()}
-        if chosen.resolve() in own:
-            return _go_back(checkpoints, own[chosen.resolve()], say)
-        if not own:
-            say(f"beginning from {chosen}")
-            return Start(checkpoint=chosen, own=False)
-    return Start(checkpoint=_latest(folder, checkpoints, say) if going_on else None)
-
-
-def _go_back(checkpoints: Checkpointer, step: int, say: Callable[[str], None]) -> Start:
-    """Begin from a checkpoint of this run that need not be the last one."""
-    if later := checkpoints.remove_after(step):
-        say(f"going back to step {step}; later checkpoints are removed: {', '.join(map(str, later))}")
-    say(f"going on from {checkpoints.path(step)}")
-    try:
-        checkpoints.verify_best(step)
-    except CheckpointError as error:
-        say(f"selection starts anew: {error}")
-        return Start(checkpoint=checkpoints.path(step), keep_best=False)
-    return Start(checkpoint=checkpoints.path(step))
-
-
-def _verify_chosen(path: Path) -> None:
-    try:
-        verify(path)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"run.resume must be auto, never or the folder of a checkpoint (.../checkpoints/step-00000100), "
-            f"got {path}: {error} Set run.resume=auto, or name a whole checkpoint."
-        ) from None
-
-
-def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], None]) -> Path | None:
-    """Return the last good checkpoint of a run that goes on, and say what is wrong with later ones."""
-    checkpoint, faults = checkpoints.latest()
-    if faults and not checkpoint:
-        raise CheckpointError(
-            f"run.dir={folder.path} has no checkpoint to go on from:\n"
-            + "\n".join(f"  {fault}" for fault in faults)
-            + "\nRestore one from a copy, or start over with another run.name."
-        )
-    if not faults:
-        checkpoints.prune()  # a process that was killed may have left this undone
-    for fault in faults:
-        say(f"damaged checkpoint passed over: {fault}")
-    say(f"going on from {checkpoint}" if checkpoint else f"{folder.path} has no checkpoint yet; starting from step 0")
-    return checkpoint
 
 
 @contextmanager

@@ -7,8 +7,8 @@ ranks and micro-batches is too; each loss sum is scaled by world size / N. That 
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from xlmrxl_train.config import Config, ScheduleConfig
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.errors import FROM_FIRST_RANK, RunError
 from xlmrxl_train.parallel import StepResult, Strategy
+from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import Stopped, StopRequest
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.json_lines import JsonLines
@@ -95,7 +96,7 @@ class Trainer:
             began = time.monotonic()
             steps = self.batches.iterate(state.step, total)
             for number, micro_batches in profile.inputs(steps) if profile else steps:
-                with profile.step() if profile else nullcontext():
+                with progress.doing(f"step {number + 1}"), profile.step() if profile else nullcontext():
                     step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
                 self._count(step, time.monotonic() - began)
                 log = state.step % self.config.train.log_every == 0 or state.step == total
@@ -123,10 +124,11 @@ class Trainer:
         for index, batch in enumerate(micro_batches):
             counts = scale if batch.examples else scale * 0
             last = index == len(micro_batches) - 1
-            with self._phase("host to device"):
-                inputs = batch.to(world.device).inputs
-            with self._phase("forward and backward"):
-                loss = self.strategy.accumulate(inputs, counts, last=last)
+            with progress.doing(f"micro-batch {index + 1} of {len(micro_batches)}"):
+                with self._phase("host to device"):
+                    inputs = batch.to(world.device).inputs
+                with self._phase("forward and backward"):
+                    loss = self.strategy.accumulate(inputs, counts, last=last)
             if batch.examples:
                 loss_sum += loss
         with self._phase("optimizer"):
@@ -142,8 +144,10 @@ class Trainer:
             stop=bool(sums[1] > 0),
         )
 
-    def _phase(self, name: str) -> AbstractContextManager[None]:
-        return self.profile.phase(name) if self.profile else nullcontext()
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        with progress.doing(name), self.profile.phase(name) if self.profile else nullcontext():
+            yield
 
     def _count(self, step: Step, seconds: float) -> None:
         """Add a step to the counters.
