@@ -112,7 +112,11 @@ class Training:
             corpora=corpora,
             strategy=strategy,
             evaluator=session.evaluator(strategy, stop),
-            checkpointer=Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints),
+            checkpointer=Checkpointer(
+                folder.checkpoints,
+                keep=config.train.keep_checkpoints,
+                background=config.train.checkpoint_in_background,
+            ),
             state=state,
             metrics=metrics,
             trackers=trackers,

@@ -60,6 +60,7 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    group: dist.ProcessGroup | None = None  # whose collectives are used; None: the main one
 
     @classmethod
     def open(cls, config: StrategyConfig) -> "World":
@@ -92,6 +93,11 @@ class World:
             )
         return cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
 
+    def beside(self) -> "World":
+        """Return the same ranks with collectives of their own, on host memory, for a thread beside training."""
+        group = dist.new_group(backend="gloo") if self.size > 1 else None
+        return World(rank=self.rank, size=self.size, local_rank=self.local_rank, group=group)
+
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and talks to people."""
@@ -100,12 +106,12 @@ class World:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(self.group)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add `values` over all ranks, in place, and return them."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -117,7 +123,7 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, device=torch.device("cpu"))
+        dist.broadcast_object_list(values, group=self.group, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -125,7 +131,7 @@ class World:
         if self.size == 1:
             return [value]
         gathered: list[T | None] = [None] * self.size
-        dist.gather_object(value, gathered if self.is_first else None)
+        dist.gather_object(value, gathered if self.is_first else None, group=self.group)
         return [item for item in gathered if item is not None] if self.is_first else []
 
     def first(self, action: Callable[[], T]) -> T:
