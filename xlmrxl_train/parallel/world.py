@@ -13,19 +13,28 @@ import torch.distributed as dist
 
 from xlmrxl_train.config import StrategyConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
+from xlmrxl_train.launcher import launched
 
 T = TypeVar("T")
 
-
-def launched_ranks() -> int:
-    """Return how many processes the launcher started, 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
 @cache
 def _store() -> dist.Store:
-    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others."""
-    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))[0]
+    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others.
+
+    Raises:
+        ConfigError: The other ranks cannot be reached, or do not come.
+    """
+    try:
+        store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEETING_TIME)))[0]
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
+        ) from error
     return store
 
 
@@ -34,10 +43,11 @@ def from_first_rank(make: Callable[[], T]) -> T:
 
     An exception on rank 0 is raised on every rank, so that no rank waits for one that has stopped.
     """
-    if launched_ranks() == 1:
+    here = launched()
+    if here.size == 1:
         return make()
     store = dist.PrefixStore("compose", _store())
-    if os.environ["RANK"] == "0":
+    if here.rank == 0:
         value: T | Exception
         try:
             value = make()
@@ -66,9 +76,11 @@ class World:
         """Choose the device and join the process group where a launcher started several processes.
 
         Raises:
-            ConfigError: The device is not there, or the strategy is not for this number of processes.
+            ConfigError: The device is not there, the strategy is not for this number of processes, or the launcher's
+                environment is wrong.
         """
-        size, local_rank = launched_ranks(), int(os.environ.get("LOCAL_RANK", "0"))
+        here = launched()
+        size, local_rank = here.size, here.local_rank
         if config.name == "single" and size > 1:
             raise ConfigError(f"strategy=single runs in one process, the launcher started {size}. Use strategy=ddp.")
         if config.device == "cuda" and not torch.cuda.is_available():
@@ -86,11 +98,11 @@ class World:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 store=dist.PrefixStore("group", _store()),
-                rank=int(os.environ["RANK"]),
+                rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
-        return cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+        return cls(rank=here.rank, size=size, local_rank=local_rank, device=device)
 
     @property
     def is_first(self) -> bool:
