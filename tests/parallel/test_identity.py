@@ -1,14 +1,13 @@
 """The same run, however it is cut: gradients over micro-batches and ranks, scores over ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.torchrun import torchrun
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -39,14 +38,13 @@ JOBS = {
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     """What the jobs give on 1, 2 and 3 ranks."""
     folder = tmp_path_factory.mktemp("identity")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLMRXL_CACHE": str(folder / "cache")}
     found = {}
     for ranks in (1, 2, 3):
         jobs = {name: [what, *SMALL, *words] for name, (what, *words) in JOBS.items()}
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
         out = folder / f"{ranks}.pt"
-        command = [sys.executable, *launcher, str(WORKER), str(out), json.dumps(jobs)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XLMRXL_CACHE", str(folder / "cache"))
+            done = torchrun(WORKER, str(out), json.dumps(jobs), ranks=ranks, seconds=400)
         assert done.returncode == 0, done.stderr[-3000:]
         found[ranks] = torch.load(out, weights_only=True)
     return found

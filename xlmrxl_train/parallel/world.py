@@ -1,5 +1,7 @@
 """The processes of a run: who am I, and the few things that ranks say to one another outside of gradients."""
 
+import atexit
+import itertools
 import os
 import pickle
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
 from xlmrxl_train.config import StrategyConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
@@ -17,6 +20,8 @@ from xlmrxl_train.launcher import launched
 
 T = TypeVar("T")
 
+_groups = itertools.count()  # each has a name of its own in the store, which keeps those of earlier ones
+_before_leaving: list[Callable[[], None]] = []
 MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
@@ -97,11 +102,12 @@ class World:
         if size > 1 and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("group", _store()),
+                store=dist.PrefixStore(f"group-{next(_groups)}", _store()),
                 rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
+            atexit.register(_leave)  # where an exception comes before `close`
         return cls(rank=here.rank, size=size, local_rank=local_rank, device=device)
 
     @property
@@ -154,7 +160,22 @@ class World:
             raise fault
         return value  # type: ignore[return-value]
 
+    def before_leaving(self, action: Callable[[], None]) -> None:
+        """Let `action` be called before the process group is left: it drops what holds the group outside of Python."""
+        _before_leaving.append(action)
+
     def close(self) -> None:
         """Leave the process group."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Free the process group, and with it its threads, where Python frees it: torch lets go of Python's lock there.
+
+    Were it freed by something else that holds the lock, it would wait for threads that wait for the lock; and threads
+    that are left when Python ends are aborted.
+    """
+    while _before_leaving:
+        _before_leaving.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
