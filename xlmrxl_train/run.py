@@ -85,6 +85,7 @@ class Training:
             Stopped: A stop was requested meanwhile.
         """
         config, world, say = session.config, session.world, session.console.say
+        session.check_memory(training=True)
         corpora = open_corpora(session, stop)
         if world.any(stop()):
             raise Stopped
@@ -227,6 +228,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     config.model.path = config.tokenizer.path = str(run.path / "model")
     session = Session.open(config)
     try:
+        session.check_memory(training=False)
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
         scores = session.evaluator(strategy).evaluate(corpus, intervals=True)

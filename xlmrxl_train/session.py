@@ -1,7 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
-from xlmrxl_train.parallel import Strategy, World, make_strategy
+from xlmrxl_train.parallel import Strategy, World, check_memory, make_strategy
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
@@ -40,6 +40,7 @@ class Session:
     source: Source
     tokenizer: Tokenizer
     task: Task
+    outline: PreTrained = field(init=False)  # the model on the device "meta": names and shapes, no memory
 
     @classmethod
     def open(cls, config: Config) -> "Session":
@@ -47,7 +48,7 @@ class Session:
         check_config(config)
         world = World.open(config.strategy)
         console = Console(enabled=world.is_first)
-        tokenizer = Tokenizer.from_path(tokenizer_path(config), config.tokenizer.revision)
+        tokenizer = open_tokenizer(config)
         source = open_source(config.dataset, config.data)
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
@@ -55,7 +56,7 @@ class Session:
         session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
-        build_model(config, task, tokenizer, device="meta")  # names and shapes only, before a folder is made
+        session.outline = build_model(config, task, tokenizer, device="meta")  # checked before a folder is made
         return session
 
     @property
@@ -103,6 +104,11 @@ class Session:
         wanted = dict.fromkeys([*self.select_languages, *self.evaluate_languages])
         return [code for code in wanted if self.source.has("validation", code)]
 
+    def check_memory(self, *, training: bool) -> None:
+        """Refuse a model that memory cannot hold, and warn where it cannot hold what training adds."""
+        if warning := check_memory(self.world, self.config.strategy, self.outline, training=training):
+            self.console.say(warning)
+
     def strategy(self) -> Strategy:
         """Build the model and spread it over the world."""
         model = build_model(self.config, self.task, self.tokenizer)
@@ -123,16 +129,21 @@ class Session:
         )
 
 
-def tokenizer_path(config: Config) -> str:
-    """Return where the vocabulary comes from: tokenizer.path, else the weights' folder, else the sample's."""
+def open_tokenizer(config: Config) -> Tokenizer:
+    """Open tokenizer.path, else the one beside the weights, else the sample's.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
     if config.tokenizer.path:
-        return config.tokenizer.path
+        return Tokenizer.from_path(config.tokenizer.path, config.tokenizer.revision)
     if config.model.path:
-        return config.model.path
+        revision = config.tokenizer.revision or config.model.revision
+        return Tokenizer.from_path(config.model.path, revision, key="model.path")
     if config.data.source == "sample" or (
         config.data.source == "auto" and not config.data.root and not config.dataset.hub
     ):
-        return str(SAMPLE_TOKENIZER)
+        return Tokenizer.from_path(SAMPLE_TOKENIZER)
     raise ConfigError(
         "tokenizer.path must be set where model.path is null, got null. "
         "Set tokenizer.path=<tokenizer.json, folder or Hub id>, or model.path."

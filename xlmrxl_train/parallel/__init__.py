@@ -3,11 +3,12 @@
 from torch import nn
 
 from xlmrxl_train.config import Config, DDPConfig
+from xlmrxl_train.parallel.memory import check_memory
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import MakeOptimizer, StepResult, Strategy
 from xlmrxl_train.parallel.world import World, from_first_rank
 
-__all__ = ["StepResult", "Strategy", "World", "from_first_rank", "make_strategy"]
+__all__ = ["StepResult", "Strategy", "World", "check_memory", "from_first_rank", "make_strategy"]
 
 
 def make_strategy(config: Config, world: World, model: nn.Module, make_optimizer: MakeOptimizer) -> Strategy:
