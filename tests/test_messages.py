@@ -6,6 +6,7 @@ Faults that have a test beside their module are not repeated here.
 import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from xlmrxl_train.cli import main
 from xlmrxl_train.cli.compose import load_config
 from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
-from xlmrxl_train.model.weights import TorchReader, open_checkpoint
+from xlmrxl_train.model.weights import SafetensorsReader, TorchReader, open_checkpoint
 from xlmrxl_train.run import evaluate
 
 Capture = pytest.CaptureFixture[str]
@@ -220,6 +221,16 @@ def test_a_torch_file_holds_named_plain_tensors(content: object, tmp_path: Path)
     torch.save(content, tmp_path / "w.bin")
     with pytest.raises(CheckpointError, match=r"w\.bin must hold a dictionary of tensors\. Save model\.state_dict"):
         TorchReader([tmp_path / "w.bin"])
+
+
+def test_numbers_of_a_type_that_torch_lacks_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(3))
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors must be safetensors, got a damaged or different file"
+    ):
+        SafetensorsReader([file]).read("a")
 
 
 def test_the_check_before_a_run_takes_no_memory_and_says_nothing(good: Path, caplog: pytest.LogCaptureFixture) -> None:

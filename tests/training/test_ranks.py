@@ -27,7 +27,8 @@ def test_a_wrong_word_is_reported_once(tmp_path) -> None:
     code, said, _ = launch(tmp_path / "out", "command", *WORDS, f"run.dir={tmp_path / 'run'}", "seed=x")
     assert code != 0 and "exitcode  : 2" in said, said
     assert said.count("error: ") == said.count("error: seed must be a whole number, got x.\n") == 1, said
-    assert not (tmp_path / "run").exists() and 'Traceback (most recent call last):\n  File "<frozen' not in said
+    assert not (tmp_path / "run").exists()
+    assert "xlmrxl_train/cli" not in said  # no traceback of ours
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
