@@ -15,7 +15,7 @@ from xlmrxl_train.cli import COMMANDS, main
 from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.help import MOST_USED
 from xlmrxl_train.cli.sweep import plan
-from xlmrxl_train.cli.typed import keys_of, nearest
+from xlmrxl_train.cli.typed import keys_of
 from xlmrxl_train.config import Config, DDPConfig, SequenceClassificationConfig, StrategyConfig, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 
@@ -220,12 +220,6 @@ def test_fault_in_words(override: str, fault: str) -> None:
 def test_recipe_is_asked_for() -> None:
     names = "demo, demo_pretrain, paws_x, sib200, xnli, xnli_translate_train"
     assert faults("seed=2") == [f"recipe must be given: recipe=<name>. There are {names}."]
-
-
-def test_nearest() -> None:
-    assert nearest("batch_size", ["train.batch_size", "train.epochs"]) == "train.batch_size"
-    assert nearest("optimiser.lr", ["train.lr", "optimizer.lr"]) == "optimizer.lr"
-    assert nearest("zzz", ["train.batch_size"]) is None
 
 
 def test_a_sweep_is_not_started_by_every_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -27,6 +27,7 @@ from xlmrxl_train.track.trackers import require as require_trackers
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
+from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, open_folder, writing
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import Trainer, total_steps
@@ -42,7 +43,7 @@ def train(config: Config) -> Report | None:
     """
     require_trackers(config.tracker)
     with StopRequest(config.train.max_hours, Console(enabled=is_first()).say) as stop:
-        session = Session.open(config)
+        session = Session.open(config, training=True)
         stop.say = session.console.say
         folder, training = RunFolder(Path(config.run.dir)), None
         try:
@@ -85,7 +86,6 @@ class Training:
             Stopped: A stop was requested meanwhile.
         """
         config, world, say = session.config, session.world, session.console.say
-        session.check_memory(training=True)
         corpora = open_corpora(session, stop)
         if world.any(stop()):
             raise Stopped
@@ -178,7 +178,8 @@ class Training:
             session.world.first(lambda: self.checkpointer.verify_best(state.step))
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model:
-            session.world.first(lambda: export(session, self.strategy, self.folder.path / "model"))
+            checkpoint = self.checkpointer.path(selected)
+            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path / "model"))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
@@ -226,9 +227,8 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     run.check_has_model()
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
-    session = Session.open(config)
+    session = Session.open(config, training=False)
     try:
-        session.check_memory(training=False)
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
         scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
@@ -294,12 +294,16 @@ def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Co
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
 
 
-def export(session: Session, strategy: Strategy, folder: Path) -> None:
-    """Write tokenizer and weights in the Hub's layout; the model's config.json comes last and completes it."""
+def export(session: Session, strategy: Strategy, checkpoint: Path, folder: Path) -> None:
+    """Write tokenizer and weights in the Hub's layout, from a checkpoint, one tensor in memory at a time.
+
+    Whatever engine divides the model, its checkpoint has whole tensors. The model's config.json comes last and
+    completes the folder.
+    """
     model: Any = strategy.model
     with writing(folder):
         session.tokenizer.save(folder)
-        model.save_pretrained(folder)
+        model.write_pretrained(folder, weights_in(checkpoint))
 
 
 def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
@@ -375,9 +379,8 @@ def _trained_protocol(session: Session, folder: Path) -> Protocol:
 
 def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
     """Say what is about to be trained, on what, for how long."""
-    parameters = list(strategy.model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(shape.numel() for shape in strategy.shapes.values())
+    trainable = sum(strategy.shapes[name].numel() for name in strategy.trainable)
     steps = total_steps(session.config, batches.steps_per_epoch)
     corpus = batches.corpus
     say = session.console.say
@@ -393,5 +396,5 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         say(f"        stand-in: {text}")
     say(
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
-        f"{session.world.size} x {session.world.device.type}"
+        f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )

@@ -64,11 +64,19 @@ LEAVING = Path(__file__).with_name("leaving.py")
 
 
 def test_leaving_frees_the_group_and_its_threads_and_ranks_can_join_again() -> None:
-    done = torchrun(LEAVING, "close", seconds=100)
+    done = torchrun(LEAVING, "2", "strategy=ddp", seconds=100)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["0 threads left"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero2"])
+def test_leaving_a_group_that_an_engine_keeps(strategy: str) -> None:
+    done = torchrun(LEAVING, "1", f"strategy={strategy}", seconds=100)
+    assert done.returncode == 0 and "terminate called" not in done.stderr, done.stderr
 
 
 def test_a_fault_aborts_no_rank() -> None:
-    said = torchrun(LEAVING, "fault", seconds=100).stderr
+    said = torchrun(LEAVING, "fault", "strategy=ddp", seconds=100).stderr
     assert "exitcode  : 2" in said, said  # of the first; torchrun may end the other one
     assert "SIGABRT" not in said and "terminate called" not in said, said

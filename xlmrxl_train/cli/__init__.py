@@ -14,10 +14,10 @@ from xlmrxl_train import __version__
 from xlmrxl_train.cli import help as help_text
 from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.sweep import sweep
-from xlmrxl_train.cli.typed import did_you_mean
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
 from xlmrxl_train.launcher import is_first, launched
+from xlmrxl_train.spelling import did_you_mean
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 

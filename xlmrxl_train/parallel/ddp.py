@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.single import SingleStrategy
-from xlmrxl_train.parallel.strategy import MakeOptimizer
 from xlmrxl_train.parallel.world import World
 
 
@@ -21,24 +20,14 @@ class DDPStrategy(SingleStrategy):
     """`SingleStrategy` behind accelerate's DistributedDataParallel."""
 
     def __init__(
-        self,
-        world: World,
-        model: nn.Module,
-        make_optimizer: MakeOptimizer,
-        precision: str,
-        max_grad_norm: float,
-        bucket_mb: float,
+        self, world: World, blueprint: Blueprint, precision: str, max_grad_norm: float, bucket_mb: float
     ) -> None:
-        super().__init__(world, model, make_optimizer, precision, max_grad_norm)
+        super().__init__(world, blueprint, precision, max_grad_norm)
         # The precision policy is ours: accelerate's would wrap forward and return float32 copies of every output.
         self.accelerator = Accelerator(
             cpu=world.device.type == "cpu",
             mixed_precision="no",
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(
-                    bucket_cap_mb=bucket_mb, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
-            ],
+            kwargs_handlers=[DistributedDataParallelKwargs(bucket_cap_mb=bucket_mb, gradient_as_bucket_view=True)],
         )
         assert self.accelerator.num_processes == world.size, "accelerate sees another world than the launcher's"
         self.root = self.accelerator.prepare_model(self.model)

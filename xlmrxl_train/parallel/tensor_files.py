@@ -300,6 +300,26 @@ def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
         ) from error
 
 
+def read_tensor(folder: Path, entry: dict[str, Any]) -> torch.Tensor:
+    """Return one tensor, whole, from the pieces of its entry in the index, in one process.
+
+    Raises:
+        CheckpointError: A file ends too early.
+    """
+    whole = torch.empty(entry["shape"], dtype=_dtype(entry["dtype"]))
+    for piece in entry["pieces"]:
+        part = whole
+        for dimension, (offset, size) in enumerate(zip(piece["offsets"], piece["sizes"], strict=True)):
+            part = part.narrow(dimension, offset, size)
+        values = torch.empty(piece["sizes"], dtype=whole.dtype)
+        with (folder / piece["file"]).open("rb") as stream:
+            stream.seek(piece["begin"])
+            if values.numel() and stream.readinto(_bytes(values)) != values.nbytes:
+                raise CheckpointError(f"{stream.name} ends within a tensor. Use another checkpoint.")
+        part.copy_(values)
+    return whole
+
+
 @contextmanager
 def _plain_faults() -> Iterator[None]:
     """Raise the first rank's exception as it was, not DCP's collection of them, which is no Exception.

@@ -4,6 +4,7 @@ import atexit
 import itertools
 import os
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
-from xlmrxl_train.config import StrategyConfig
+from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
 from xlmrxl_train.launcher import launched
 
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 _groups = itertools.count()  # each has a name of its own in the store, which keeps those of earlier ones
 _before_leaving: list[Callable[[], None]] = []
+LAST_CHANCE = 0.1  # seconds for threads of a group that an engine keeps to free what the last collectives carried
 MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
@@ -99,10 +101,10 @@ class World:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(device)
-        if size > 1 and not dist.is_initialized():
+        if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore(f"group-{next(_groups)}", _store()),
+                store=dist.PrefixStore(f"group-{next(_groups)}", _store()) if size > 1 else dist.HashStore(),
                 rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
@@ -179,3 +181,4 @@ def _leave() -> None:
         _before_leaving.pop()()
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(LAST_CHANCE)
