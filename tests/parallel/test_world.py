@@ -66,7 +66,7 @@ LEAVING = Path(__file__).with_name("leaving.py")
 def test_leaving_frees_the_group_and_its_threads_and_ranks_can_join_again() -> None:
     done = torchrun(LEAVING, "2", "strategy=ddp", seconds=100)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["0 threads left"] * 4
+    assert done.stdout.replace("\n", "") == "0 threads left" * 4  # two ranks write at once
 
 
 @pytest.mark.slow
