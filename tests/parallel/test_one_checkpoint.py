@@ -34,9 +34,7 @@ def check(sources: list[str], targets: list[str], folder: Path) -> None:
         launch(ranks, folder / source, jobs, folder / "cache")
     for target in targets:
         ranks, out = PLACES[target][0], folder / f"to {target}"
-        jobs = {
-            source: job(target, steps=2, load=[str(folder / source / "saved"), SAVED]) for source in sources
-        }
+        jobs = {source: job(target, steps=2, load=[str(folder / source / "saved"), SAVED]) for source in sources}
         launch(ranks, out, jobs, folder / "cache")
         for source in sources:
             saved, loaded = tensors(folder / source / "saved"), tensors(out / f"{source}-loaded")
