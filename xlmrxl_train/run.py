@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.launcher import is_first
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
@@ -42,8 +42,8 @@ def train(config: Config) -> Report | None:
         The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
     require_trackers(config.tracker)
-    with StopRequest(config.train.max_hours, Console(enabled=os.environ.get("RANK", "0") == "0").say) as stop:
-        session = Session.open(config)
+    with StopRequest(config.train.max_hours, Console(enabled=is_first()).say) as stop:
+        session = Session.open(config, training=True)
         stop.say = session.console.say
         folder, training = RunFolder(Path(config.run.dir)), None
         try:
@@ -231,7 +231,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     run.check_has_model()
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
-    session = Session.open(config)
+    session = Session.open(config, training=False)
     try:
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()

@@ -22,7 +22,7 @@ from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
 from xlmrxl_train.model.source import ParameterSource
-from xlmrxl_train.parallel import Blueprint, Strategy, World, make_strategy
+from xlmrxl_train.parallel import Blueprint, Strategy, World, check_memory, make_strategy
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
@@ -47,12 +47,17 @@ class Session:
     task: Task
 
     @classmethod
-    def open(cls, config: Config) -> "Session":
-        """Join the world and open tokenizer and data; no model yet, no row read."""
+    def open(cls, config: Config, *, training: bool | None = None) -> "Session":
+        """Join the world and open tokenizer and data; no model yet, no row read.
+
+        Args:
+            config: All of it is checked.
+            training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
+        """
         check_config(config)
         world = World.open(config.strategy)
         console = Console(enabled=world.is_first)
-        tokenizer = Tokenizer.from_path(tokenizer_path(config), config.tokenizer.revision)
+        tokenizer = open_tokenizer(config)
         source = open_source(config.dataset, config.data)
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
@@ -60,7 +65,9 @@ class Session:
         session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
-        build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
+            console.say(warning)
         return session
 
     @property
@@ -134,16 +141,21 @@ class Session:
         )
 
 
-def tokenizer_path(config: Config) -> str:
-    """Return where the vocabulary comes from: tokenizer.path, else the weights' folder, else the sample's."""
+def open_tokenizer(config: Config) -> Tokenizer:
+    """Open tokenizer.path, else the one beside the weights, else the sample's.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
     if config.tokenizer.path:
-        return config.tokenizer.path
+        return Tokenizer.from_path(config.tokenizer.path, config.tokenizer.revision)
     if config.model.path:
-        return config.model.path
+        revision = config.tokenizer.revision or config.model.revision
+        return Tokenizer.from_path(config.model.path, revision, key="model.path")
     if config.data.source == "sample" or (
         config.data.source == "auto" and not config.data.root and not config.dataset.hub
     ):
-        return str(SAMPLE_TOKENIZER)
+        return Tokenizer.from_path(SAMPLE_TOKENIZER)
     raise ConfigError(
         "tokenizer.path must be set where model.path is null, got null. "
         "Set tokenizer.path=<tokenizer.json, folder or Hub id>, or model.path."

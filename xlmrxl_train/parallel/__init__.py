@@ -2,11 +2,12 @@
 
 from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, ZeroConfig
 from xlmrxl_train.parallel.blueprint import Blueprint
+from xlmrxl_train.parallel.memory import check_memory
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import StepResult, Strategy
 from xlmrxl_train.parallel.world import World, from_first_rank
 
-__all__ = ["Blueprint", "StepResult", "Strategy", "World", "from_first_rank", "make_strategy"]
+__all__ = ["Blueprint", "StepResult", "Strategy", "World", "check_memory", "from_first_rank", "make_strategy"]
 
 
 def make_strategy(config: Config, world: World, blueprint: Blueprint) -> Strategy:

@@ -1,7 +1,10 @@
 """The processes of a run: who am I, and the few things that ranks say to one another outside of gradients."""
 
+import atexit
+import itertools
 import os
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -10,22 +13,35 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
 from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
+from xlmrxl_train.launcher import launched
 
 T = TypeVar("T")
 
-
-def launched_ranks() -> int:
-    """Return how many processes the launcher started, 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+_groups = itertools.count()  # each has a name of its own in the store, which keeps those of earlier ones
+_before_leaving: list[Callable[[], None]] = []
+LAST_CHANCE = 0.1  # seconds for threads of a group that an engine keeps to free what the last collectives carried
+MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
 @cache
 def _store() -> dist.Store:
-    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others."""
-    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))[0]
+    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others.
+
+    Raises:
+        ConfigError: The other ranks cannot be reached, or do not come.
+    """
+    try:
+        store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEETING_TIME)))[0]
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
+        ) from error
     return store
 
 
@@ -34,10 +50,11 @@ def from_first_rank(make: Callable[[], T]) -> T:
 
     An exception on rank 0 is raised on every rank, so that no rank waits for one that has stopped.
     """
-    if launched_ranks() == 1:
+    here = launched()
+    if here.size == 1:
         return make()
     store = dist.PrefixStore("compose", _store())
-    if os.environ["RANK"] == "0":
+    if here.rank == 0:
         value: T | Exception
         try:
             value = make()
@@ -67,9 +84,11 @@ class World:
         """Choose the device and join the process group where a launcher started several processes.
 
         Raises:
-            ConfigError: The device is not there, or the strategy is not for this number of processes.
+            ConfigError: The device is not there, the strategy is not for this number of processes, or the launcher's
+                environment is wrong.
         """
-        size, local_rank = launched_ranks(), int(os.environ.get("LOCAL_RANK", "0"))
+        here = launched()
+        size, local_rank = here.size, here.local_rank
         if config.name == "single" and size > 1:
             raise ConfigError(f"strategy=single runs in one process, the launcher started {size}. Use strategy=ddp.")
         if config.device == "cuda" and not torch.cuda.is_available():
@@ -86,12 +105,13 @@ class World:
         if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("group", _store()) if size > 1 else dist.HashStore(),
-                rank=int(os.environ.get("RANK", "0")),
+                store=dist.PrefixStore(f"group-{next(_groups)}", _store()) if size > 1 else dist.HashStore(),
+                rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
-        return cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+            atexit.register(_leave)  # where an exception comes before `close`
+        return cls(rank=here.rank, size=size, local_rank=local_rank, device=device)
 
     def beside(self) -> "World":
         """Return the same ranks with collectives of their own, on host memory, for a thread beside training."""
@@ -148,7 +168,23 @@ class World:
             raise fault
         return value  # type: ignore[return-value]
 
+    def before_leaving(self, action: Callable[[], None]) -> None:
+        """Let `action` be called before the process group is left: it drops what holds the group outside of Python."""
+        _before_leaving.append(action)
+
     def close(self) -> None:
         """Leave the process group."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Free the process group, and with it its threads, where Python frees it: torch lets go of Python's lock there.
+
+    Were it freed by something else that holds the lock, it would wait for threads that wait for the lock; and threads
+    that are left when Python ends are aborted.
+    """
+    while _before_leaving:
+        _before_leaving.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(LAST_CHANCE)
