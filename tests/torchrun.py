@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 
-def torchrun(worker: Path, *words: str, ranks: int = 2, seconds: float = 240) -> "subprocess.CompletedProcess[str]":
-    """Run a worker to its end; with one rank, without a launcher.
+def torchrun(
+    worker: Path, *words: str, ranks: int = 2, seconds: float = 240, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a worker to its end; with one rank, without a launcher; `environment` is added to this process's.
 
     Raises:
         subprocess.TimeoutExpired: It took longer than `seconds`. The launcher was asked to end its ranks: without it
@@ -15,8 +17,13 @@ def torchrun(worker: Path, *words: str, ranks: int = 2, seconds: float = 240) ->
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     command = [sys.executable, *launcher, str(worker), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

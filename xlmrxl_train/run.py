@@ -1,7 +1,6 @@
 """The composition root: a configuration -> live objects -> train, evaluate, prepare. It alone knows everybody."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from xlmrxl_train.account import Scores, introduce, log_scores, protocol, select
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
-from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
-from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.launcher import is_first
-from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy, from_first_rank
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -31,7 +29,8 @@ from xlmrxl_train.training.checkpoint import load as load_checkpoint
 from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, open_folder, writing
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.trainer import Trainer, total_steps
+from xlmrxl_train.training.trainer import Trainer
+
 
 def train(config: Config) -> Report | None:
     """Train, or go on with a run that stopped; then score every language and write the report and the model.
