@@ -11,6 +11,7 @@ PACKAGE = REPOSITORY / "xlmrxl_train"
 # A folder or module of the package -> the others that it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "launcher": {"errors"},
     "stop": {"errors"},
     "spelling": set(),
     "progress": set(),
@@ -20,15 +21,15 @@ MAY_IMPORT = {
     "model": {"errors", "hub"},
     "data": {"config", "errors", "hashing", "hub", "progress"},
     "metrics": {"errors"},
-    "parallel": {"config", "errors", "progress", "spelling", "__init__"},
+    "parallel": {"config", "errors", "launcher", "progress", "spelling", "__init__"},
     "tasks": {"config", "data", "errors", "metrics", "model"},
     "track": {"config", "errors"},
     "training": {"config", "data", "errors", "hashing", "model", "parallel", "progress", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
     "checks": {"config", "errors"},
-    "cli": {"checks", "config", "errors", "run", "spelling", "__init__"},
+    "cli": {"checks", "config", "errors", "launcher", "run", "spelling", "__init__"},
 }
-COMPOSITION_ROOT = {"run", "session", "__init__", "__main__"}  # these know everybody
+COMPOSITION_ROOT = {"account", "run", "session", "__init__", "__main__"}  # these know everybody
 
 # A library -> the files (or folders) of the package that may import it.
 KNOWN_BY = {
@@ -50,6 +51,7 @@ WITHOUT_TORCH = [
     "checks.py",
     "config.py",
     "errors.py",
+    "launcher.py",
     "cli/",
     "progress.py",
     "spelling.py",

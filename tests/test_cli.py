@@ -222,6 +222,14 @@ def test_recipe_is_asked_for() -> None:
     assert faults("seed=2") == [f"recipe must be given: recipe=<name>. There are {names}."]
 
 
+def test_a_sweep_is_not_started_by_every_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["-m", "recipe=xnli", "seed=1,2"]) == 2
+    wanted = "error: -m starts its jobs itself and cannot run under torchrun. Start one torchrun per job.\n"
+    assert capsys.readouterr().err == wanted
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

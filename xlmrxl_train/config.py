@@ -298,6 +298,9 @@ class TrainConfig:
     )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
+    checkpoint_in_background: bool = key(
+        True, "train on while a checkpoint is written from a copy in host memory; where that has no room, train waits"
+    )
     keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")
     max_skipped: int = key(10, "steps in a row with a loss or gradient that is not finite, after which the run ends")
     max_hours: float | None = key(None, "save and stop after this time; null: never")

@@ -1,9 +1,11 @@
 """Where this process is, and whether it moves; parallel/watchdog.py looks at it from a thread of its own.
 
 A process is in one place, so this module has one `progress`, as logging has one root. Work that may take minutes says
-what it is with `doing`, or calls `move` for each part of it; either costs about a microsecond.
+what it is with `doing`, or calls `move` for each part of it; either costs a few microseconds. The place is the main
+thread's; what other threads do, such as writing a checkpoint, counts as moves.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,12 +33,13 @@ class Progress:
     @contextmanager
     def doing(self, phase: str) -> Iterator[None]:
         """Say what is done inside, as a part of what is done already."""
-        self._phases.append(phase)
+        phases = self._phases if _in_main_thread() else []
+        phases.append(phase)
         self.move()
         try:
             yield
         finally:
-            self._phases.pop()
+            phases.pop()
             self.move()
 
     @contextmanager
@@ -52,12 +55,15 @@ class Progress:
     @contextmanager
     def collective(self, name: str) -> Iterator[None]:
         """Say that a collective operation is entered and left."""
-        self.collectives += 1
-        self._entered = (name, time.monotonic())
+        seen = _in_main_thread()
         self.move()
+        if seen:
+            self.collectives += 1
+            self._entered = (name, self.last_move)
         yield
-        self._left = (name, time.monotonic())
         self.move()
+        if seen:
+            self._left = (name, self.last_move)
 
     def describe(self) -> str:
         """Return one line: what is done, since when; which collective was entered last, and whether it was left."""
@@ -71,6 +77,10 @@ class Progress:
         if left is None or left[1] < entered:
             return f"{line}not left"
         return f"{line}left {now - left[1]:.1f} s ago"
+
+
+def _in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
 
 
 progress = Progress()

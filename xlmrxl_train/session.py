@@ -29,6 +29,7 @@ from xlmrxl_train.parallel import (
     Statement,
     Strategy,
     World,
+    check_memory,
     differences,
     make_strategy,
     same_versions,
@@ -60,23 +61,28 @@ class Session:
     task: Task
 
     @classmethod
-    def open(cls, config: Config) -> "Session":
-        """Join the world and open tokenizer and data; no model yet, no row read."""
+    def open(cls, config: Config, *, training: bool | None = None) -> "Session":
+        """Join the world and open tokenizer and data; no model yet, no row read.
+
+        Args:
+            config: All of it is checked.
+            training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
+        """
         check_config(config)
         world = World.open(config.strategy)
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
         world.examine(versions(*_packages(config)), same_versions)
         with progress.doing("opening tokenizer, data set and weights"):
-            session = world.together(lambda: cls._of(config, world))
+            session = world.together(lambda: cls._of(config, world, training=training))
         tokenizer = {"tokenizer": session.tokenizer.fingerprint}
         world.examine(tokenizer, partial(differences, remedy="Give every machine the same tokenizer file"))
         return session
 
     @classmethod
-    def _of(cls, config: Config, world: World) -> "Session":
+    def _of(cls, config: Config, world: World, *, training: bool | None) -> "Session":
         """Open what needs no other rank."""
         console = Console(enabled=world.is_first)
-        tokenizer = Tokenizer.from_path(tokenizer_path(config), config.tokenizer.revision)
+        tokenizer = open_tokenizer(config)
         source = open_source(config.dataset, config.data)
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
@@ -84,7 +90,9 @@ class Session:
         session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
-        build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
+            console.say(warning)
         return session
 
     @property
@@ -188,16 +196,21 @@ def _packages(config: Config) -> list[str]:
     return ["deepspeed"] if isinstance(config.strategy, ZeroConfig) else ["accelerate"]
 
 
-def tokenizer_path(config: Config) -> str:
-    """Return where the vocabulary comes from: tokenizer.path, else the weights' folder, else the sample's."""
+def open_tokenizer(config: Config) -> Tokenizer:
+    """Open tokenizer.path, else the one beside the weights, else the sample's.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
     if config.tokenizer.path:
-        return config.tokenizer.path
+        return Tokenizer.from_path(config.tokenizer.path, config.tokenizer.revision)
     if config.model.path:
-        return config.model.path
+        revision = config.tokenizer.revision or config.model.revision
+        return Tokenizer.from_path(config.model.path, revision, key="model.path")
     if config.data.source == "sample" or (
         config.data.source == "auto" and not config.data.root and not config.dataset.hub
     ):
-        return str(SAMPLE_TOKENIZER)
+        return Tokenizer.from_path(SAMPLE_TOKENIZER)
     raise ConfigError(
         "tokenizer.path must be set where model.path is null, got null. "
         "Set tokenizer.path=<tokenizer.json, folder or Hub id>, or model.path."

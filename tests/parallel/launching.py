@@ -1,14 +1,12 @@
 """Starts `steps.py` on any number of ranks, and reads what it wrote."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tests.torchrun import torchrun
 from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.tensor_files import load_tensors, read_index
 
@@ -24,15 +22,15 @@ DIVIDED = [f"strategy.{name}=0" for name in ("persistence_kb", "prefetch_mb", "m
 
 def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path) -> dict[str, Any]:
     """Do the jobs on so many ranks and return what rank 0 reports."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     out.mkdir()
-    done = subprocess.run(
-        [sys.executable, *launcher, str(STEPS), str(out), json.dumps(jobs)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "XLMRXL_CACHE": str(cache), "PYTHONPATH": str(STEPS.parents[2])},
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+    done = torchrun(STEPS, str(out), json.dumps(jobs), ranks=ranks, seconds=500, **environment(cache))
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((out / "results.json").read_text())
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """What a worker finds the package and its data by."""
+    return {"XLMRXL_CACHE": str(cache), "PYTHONPATH": str(STEPS.parents[2])}
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,15 +1,14 @@
 """The same run, however it is cut: gradients over micro-batches and ranks, scores over ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from launching import DIVIDED
+
+from tests.torchrun import torchrun
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -42,11 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLMRXL_CACHE": str(folder / "cache")}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     out = folder / "out.pt"
-    command = [sys.executable, *launcher, str(WORKER), str(out), json.dumps(jobs)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLMRXL_CACHE", str(folder / "cache"))
+        done = torchrun(WORKER, str(out), json.dumps(jobs), ranks=ranks, seconds=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out, weights_only=True)
 

@@ -16,6 +16,7 @@ from xlmrxl_train.cli.compose import compose_config, library, load_config, load_
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
+from xlmrxl_train.launcher import is_first, launched
 from xlmrxl_train.spelling import did_you_mean
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 a job of a sweep failed, 2 the user's fault, 130 Ctrl-C."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        _world_size(), _rank()
+        launched()
         if words and words[0] == "--version":
             print(f"xlmrxl_train {__version__}")
             return 0
@@ -115,7 +116,7 @@ COMMANDS: dict[str, Command] = {
 
 def _composed(command: str, arguments: Arguments) -> int:
     if arguments.multirun:
-        if _world_size() > 1:
+        if launched().size > 1:
             raise ConfigError("-m starts its jobs itself and cannot run under torchrun. Start one torchrun per job.")
         if arguments.show_config:
             raise ConfigError("--cfg shows one configuration, -m makes many. Leave one of them out.")
@@ -131,16 +132,16 @@ def _composed(command: str, arguments: Arguments) -> int:
 
 def _launch(command: str, compose: Callable[[], Config]) -> int:
     """Hand over to `run`, which is the first to import torch; alone, faults are found before that."""
-    composed = compose() if _world_size() == 1 else None
+    composed = compose() if launched().size == 1 else None
     from xlmrxl_train import run
 
     try:
         return run.launch(command, compose if composed is None else lambda: composed)
     except UserError as error:
-        if _rank() == 0:
+        if is_first():
             raise
         if FROM_FIRST_RANK not in getattr(error, "__notes__", ()):  # rank 0 knows nothing of it
-            print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)
+            print(f"rank {launched().rank}: error: {error}", file=sys.stderr, flush=True)
         return 2
 
 
@@ -198,30 +199,12 @@ def _usage(name: str) -> int:
 
 
 def _print_config(config: Config) -> int:
-    if _rank() == 0:
+    if is_first():
         print(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120), end="")
     return 0
 
 
-def _world_size() -> int:
-    return _from_launcher("WORLD_SIZE", "1", least=1)
-
-
-def _rank() -> int:
-    return _from_launcher("RANK", "0", least=0)
-
-
-def _from_launcher(name: str, default: str, *, least: int) -> int:
-    text = os.environ.get(name, default)
-    if not text.isdecimal() or int(text) < least:
-        del os.environ[name]  # else the message about it would stumble over it
-        raise ConfigError(
-            f"${name} must be a whole number from {least}, got {text!r}. Unset it, or start with torchrun."
-        )
-    return int(text)
-
-
 def _say(*lines: str) -> None:
     """Print to standard error, once per job and not once per rank."""
-    if _rank() == 0:
+    if is_first():
         print(*lines, sep="\n", file=sys.stderr, flush=True)

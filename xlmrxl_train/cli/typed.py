@@ -110,6 +110,8 @@ def convert(hint: Any, value: Any, key: str, classes: Mapping[str, type], faults
     if value is None and optional:
         return None
     origin = get_origin(inner)
+    if inner is Any:  # another program's setting
+        return value
     if isinstance(inner, type) and is_dataclass(inner):
         if isinstance(value, Mapping):
             return build(classes.get(key, inner), value, classes, faults, prefix=f"{key}.")

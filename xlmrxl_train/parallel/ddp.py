@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch.nn.parallel import DistributedDataParallel
 
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.single import SingleStrategy
@@ -30,8 +31,14 @@ class DDPStrategy(SingleStrategy):
         )
         assert self.accelerator.num_processes == world.size, "accelerate sees another world than the launcher's"
         self.root = self.accelerator.prepare_model(self.model)
+        if isinstance(self.root, DistributedDataParallel):
+            world.before_leaving(self._let_go)
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add gradients; those of the last micro-batch start the reduction of the step's sum."""
         with nullcontext() if last else self.accelerator.no_sync(self.root):
             return super().accumulate(inputs, scale, last=last)
+
+    def _let_go(self) -> None:
+        """Drop the process group: the reducer would free it while it holds Python's lock."""
+        del self.root.reducer, self.root.logger, self.root.process_group

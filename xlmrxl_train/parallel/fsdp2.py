@@ -18,6 +18,7 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint, homes_of, put
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import norm_of_gradients, scaled
+from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.progress import progress
 
@@ -81,6 +82,19 @@ class FSDP2Strategy(SingleStrategy):
         norm = norm_of_gradients(trainable)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return this process's rows of weights and moments."""
+        return {name: slice_of(tensor, self.mesh) for name, tensor in super().state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
+        """Take over rows."""
+        whole = super().state_dict()
+        for name, tensor in whole.items():
+            part = state[name]
+            assert isinstance(part, TensorSlice)
+            rows_of(tensor, self.mesh)[0].view(-1).copy_(part.flat)
+        super().load_state_dict(whole, steps)
+
     def local_weights(self) -> list[torch.Tensor]:
         """Return this process's rows."""
         return [rows_of(parameter, self.mesh)[0] for parameter in self.parameters.values()]
@@ -110,6 +124,12 @@ def rows_of(parameter: torch.Tensor, mesh: DeviceMesh) -> tuple[torch.Tensor, in
     local, rank = parameter.to_local().detach(), mesh["shard"].get_local_rank()
     chunk = -(-parameter.shape[0] // mesh["shard"].size())  # rows per rank, fewer on the last ones
     return local, min(rank * chunk, parameter.shape[0]) * prod(parameter.shape[1:])
+
+
+def slice_of(tensor: torch.Tensor, mesh: DeviceMesh) -> TensorSlice:
+    """Return this process's rows as a checkpoint holds them, not copied."""
+    rows, start = rows_of(tensor, mesh)
+    return TensorSlice(rows.view(-1), tuple(tensor.shape), start)
 
 
 def prefetch(units: list[nn.Module], ahead: int) -> None:

@@ -53,7 +53,7 @@ class Strategy(Protocol):
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return weights and moments, float32, under the model's own names, as tensors that are filled in place.
 
-        Each is whole, a DTensor or a TensorSlice.
+        Each is whole, or a TensorSlice where processes hold parts.
         """
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:

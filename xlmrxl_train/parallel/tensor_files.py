@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from xlmrxl_train.errors import CheckpointError
+from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.progress import progress
 
@@ -274,7 +275,20 @@ def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
     """
     world.first(lambda: folder.mkdir())
     with _plain_faults():
-        dcp.save(dict(tensors), storage_writer=_Writer(folder, world.rank), no_dist=world.size == 1)
+        dcp.save(
+            dict(tensors),
+            storage_writer=_Writer(folder, world.rank),
+            process_group=world.group,
+            no_dist=world.size == 1,
+        )
+
+
+def staged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies in host memory, which training does not change."""
+    return {
+        name: tensor.staged() if isinstance(tensor, TensorSlice) else tensor.detach().to("cpu", copy=True)
+        for name, tensor in tensors.items()
+    }
 
 
 def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -> None:

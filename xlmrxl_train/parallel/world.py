@@ -1,19 +1,23 @@
 """The processes of a run: who am I, and the few things that ranks say to one another outside of gradients."""
 
+import atexit
+import itertools
 import os
 import pickle
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from itertools import count
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
 from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
+from xlmrxl_train.launcher import launched
 from xlmrxl_train.parallel.agreement import same_versions, versions
 from xlmrxl_train.parallel.board import Board, Statement, name_ranks
 from xlmrxl_train.parallel.watchdog import Watchdog
@@ -21,18 +25,27 @@ from xlmrxl_train.progress import progress
 
 T = TypeVar("T")
 
-_names = count()  # for the parts of the store, which keeps those of earlier worlds
-
-
-def launched_ranks() -> int:
-    """Return how many processes the launcher started, 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+_names = itertools.count()  # of parts of the store, which keeps those of earlier worlds
+_before_leaving: list[Callable[[], None]] = []
+LAST_CHANCE = 0.1  # seconds for threads of a group that an engine keeps to free what the last collectives carried
+MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
 @cache
 def _store() -> dist.Store:
-    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others."""
-    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))[0]
+    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others.
+
+    Raises:
+        ConfigError: The other ranks cannot be reached, or do not come.
+    """
+    try:
+        store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEETING_TIME)))[0]
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
+        ) from error
     return store
 
 
@@ -50,11 +63,12 @@ def from_first_rank(make: Callable[[], T]) -> T:
     Raises:
         ConfigError: The ranks have different versions.
     """
-    if launched_ranks() == 1:
+    here = launched()
+    if here.size == 1:
         return make()
-    rank, store = int(os.environ["RANK"]), dist.PrefixStore("compose", _store())
-    Board(_own_store("versions"), rank, launched_ranks()).examine(versions(), same_versions)  # or the value is garbled
-    if rank == 0:
+    Board(_own_store("versions"), here.rank, here.size).examine(versions(), same_versions)  # or the value is garbled
+    store = dist.PrefixStore("compose", _store())
+    if here.rank == 0:
         value: T | Exception
         try:
             value = make()
@@ -77,17 +91,19 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    group: dist.ProcessGroup | None = None  # whose collectives are used; None: the main one
     board: Board | None = None  # where there are several
-    watchdog: Watchdog | None = None
 
     @classmethod
     def open(cls, config: StrategyConfig) -> "World":
         """Choose the device and join the process group where a launcher started several processes.
 
         Raises:
-            ConfigError: The device is not there, or the strategy is not for this number of processes.
+            ConfigError: The device is not there, the strategy is not for this number of processes, or the launcher's
+                environment is wrong.
         """
-        size, local_rank = launched_ranks(), int(os.environ.get("LOCAL_RANK", "0"))
+        here = launched()
+        size, local_rank = here.size, here.local_rank
         if config.name == "single" and size > 1:
             raise ConfigError(f"strategy=single runs in one process, the launcher started {size}. Use strategy=ddp.")
         if config.device == "cuda" and not torch.cuda.is_available():
@@ -104,17 +120,30 @@ class World:
         if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("group", _store()) if size > 1 else dist.HashStore(),
-                rank=int(os.environ.get("RANK", "0")),
+                store=dist.PrefixStore(f"group-{next(_names)}", _store()) if size > 1 else dist.HashStore(),
+                rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
-        world = cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+            atexit.register(_leave)  # where an exception comes before `close`
+        world = cls(rank=here.rank, size=size, local_rank=local_rank, device=device)
         if size > 1:
             world.board = Board(_own_store("board"), world.rank, size)
             if minutes := min(config.watchdog_minutes or 0.0, config.timeout_minutes / 2):
-                world.watchdog = Watchdog(_own_store("watchdog"), world.rank, size, minutes)
+                world.before_leaving(Watchdog(_own_store("watchdog"), world.rank, size, minutes).close)
         return world
+
+    def beside(self) -> "World":
+        """Return the same ranks with collectives of their own, on host memory, for a thread beside training."""
+        if self.size == 1:
+            return World(rank=self.rank, size=self.size, local_rank=self.local_rank)
+        return World(
+            rank=self.rank,
+            size=self.size,
+            local_rank=self.local_rank,
+            group=dist.new_group(backend="gloo"),
+            board=Board(_own_store("beside"), self.rank, self.size),
+        )
 
     @property
     def is_first(self) -> bool:
@@ -125,13 +154,13 @@ class World:
         """Wait until every rank is here."""
         if self.size > 1:
             with progress.collective("barrier"):
-                dist.barrier()
+                dist.barrier(self.group)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add `values` over all ranks, in place, and return them."""
         if self.size > 1:
             with progress.collective("sum"):
-                dist.all_reduce(values)
+                dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -144,7 +173,7 @@ class World:
             return value
         values = [value]
         with progress.collective("broadcast"):
-            dist.broadcast_object_list(values, device=torch.device("cpu"))
+            dist.broadcast_object_list(values, group=self.group, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -153,7 +182,7 @@ class World:
             return [value]
         gathered: list[T | None] = [None] * self.size
         with progress.collective("gather"):
-            dist.gather_object(value, gathered if self.is_first else None)
+            dist.gather_object(value, gathered if self.is_first else None, group=self.group)
         return [item for item in gathered if item is not None] if self.is_first else []
 
     def first(self, action: Callable[[], T]) -> T:
@@ -200,12 +229,26 @@ class World:
         if self.board:
             self.board.examine(value, faults_of)
 
+    def before_leaving(self, action: Callable[[], None]) -> None:
+        """Let `action` be called before the process group is left: it drops what holds the group outside of Python."""
+        _before_leaving.append(action)
+
     def close(self) -> None:
         """Leave the process group."""
-        if self.watchdog:
-            self.watchdog.close()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave()
+
+
+def _leave() -> None:
+    """Free the process group, and with it its threads, where Python frees it: torch lets go of Python's lock there.
+
+    Were it freed by something else that holds the lock, it would wait for threads that wait for the lock; and threads
+    that are left when Python ends are aborted.
+    """
+    while _before_leaving:
+        _before_leaving.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(LAST_CHANCE)
 
 
 def _faults(statements: list[Statement]) -> list[str]:

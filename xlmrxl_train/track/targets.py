@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # accelerate depends on it
+import psutil
 import torch
 import yaml
 from accelerate import PartialState

@@ -103,9 +103,11 @@ class Trainer:
                 advance(self._log(step) if log else "")
                 if step.stop and state.step < total:
                     self._save()
+                    self.checkpointer.wait()
                     raise Stopped
                 self._validate_and_save(total)
                 began = time.monotonic()
+            self.checkpointer.wait()
 
     @property
     def _rate(self) -> tuple[ScheduleConfig, float]:
@@ -223,6 +225,7 @@ class Trainer:
                 score = self.validate(state)
             except Stopped:
                 self._save()  # the validation will be done first when the run goes on
+                self.checkpointer.wait()
                 raise
             state.validated_step = state.step
             if score is not None and (state.best_score is None or score > state.best_score):
