@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ def launch(folder: Path, what: str, *words: str, max_restarts: int = 0) -> str:
         timeout=240,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-5000:]
+    assert done.returncode == 0, done.stderr
     return done.stderr
 
 
@@ -50,7 +51,9 @@ def stopped(folder: Path) -> dict:
 def test_a_rank_that_is_killed_is_started_again_with_the_others(tmp_path) -> None:
     folder = tmp_path / "run"
     said = launch(folder, "kill:1", max_restarts=1)
-    assert said.count(f"going on from {folder}/checkpoints/step-00000009") == 1, said
+    assert re.findall(r"going on from \S+/step-0000000(\d)", said) in (["7"], ["9"]), (
+        said
+    )  # 9 may have been half written
     assert [event["step"] for event in events(folder) if event["event"] == "train"] == [*range(1, 17)]
     assert (folder / "report.json").exists()
 

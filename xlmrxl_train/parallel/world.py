@@ -20,6 +20,7 @@ from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
 from xlmrxl_train.launcher import launched
 from xlmrxl_train.parallel.agreement import same_versions, versions
 from xlmrxl_train.parallel.board import Board, Statement, name_ranks
+from xlmrxl_train.parallel.meeting import meet
 from xlmrxl_train.parallel.watchdog import Watchdog
 from xlmrxl_train.progress import progress
 
@@ -38,15 +39,17 @@ def _store() -> dist.Store:
     Raises:
         ConfigError: The other ranks cannot be reached, or do not come.
     """
+    here = launched()
     try:
         store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEETING_TIME)))[0]
+        name = meet(store, here.rank, here.size, MEETING_TIME)
     except dist.DistError as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
             f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
             f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
         ) from error
-    return store
+    return dist.PrefixStore(name, store)
 
 
 def _own_store(name: str) -> dist.Store:
