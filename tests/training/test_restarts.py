@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from jobs import WORDS, assert_same, events, run
 from test_ranks import WORKER
@@ -113,8 +113,8 @@ def test_a_job_goes_on_with_fewer_machines(tmp_path) -> None:
             *words,
             f"run.dir={folder}",
         ]
-        log = (tmp_path / f"{ranks}.log").open("w")
-        return subprocess.Popen(command, env=ENVIRONMENT, stderr=log, stdout=log, text=True, start_new_session=True)
+        with (tmp_path / f"{ranks}.log").open("w") as log:
+            return subprocess.Popen(command, env=ENVIRONMENT, stderr=log, stdout=log, text=True)
 
     agents = [agent(2), agent(1)]
     try:
@@ -122,12 +122,11 @@ def test_a_job_goes_on_with_fewer_machines(tmp_path) -> None:
         while not (folder / "metrics.jsonl").exists() or len(events(folder)) < 30:
             assert time.monotonic() < end and agents[0].poll() is None, (tmp_path / "2.log").read_text()[-5000:]
             time.sleep(0.02)
-        os.killpg(agents[1].pid, signal.SIGKILL)
+        kill(agents[1])
         code = agents[0].wait(timeout=180)
     finally:
         for process in agents:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
     said = (tmp_path / "2.log").read_text()
     assert code == 0, said[-5000:]
     assert ", 3 x cpu, strategy" in said and ", 2 x cpu, strategy" in said
@@ -137,6 +136,14 @@ def test_a_job_goes_on_with_fewer_machines(tmp_path) -> None:
     run(tmp_path / "alone", *words[len(WORDS) :])
     alone = {event["step"]: event["loss"] for event in events(tmp_path / "alone") if event["event"] == "train"}
     assert losses == pytest.approx(alone, rel=1e-2)
+
+
+def kill(agent: "subprocess.Popen[str]") -> None:
+    """End an agent and its ranks, which would go on without it, as when a machine fails."""
+    if agent.poll() is None:
+        for process in [*psutil.Process(agent.pid).children(recursive=True), agent]:
+            process.kill()
+        agent.wait(timeout=30)
 
 
 def _free_port() -> int:
