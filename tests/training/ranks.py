@@ -8,7 +8,7 @@ python ranks.py OUT slow [override ...]               reading rows, a step and a
 python ranks.py OUT long:<seconds> [override ...]     rank 0 takes so long to read the rows
 python ranks.py OUT tokenizer:<rank> [override ...]   one rank finds another tokenizer
 python ranks.py OUT torch:<rank> [override ...]       one rank has another torch
-python ranks.py OUT words:<rank> [override ...]       one rank is started with seed=2
+python ranks.py OUT words:<rank> [override ...]       one rank is started with another optimizer.eps
 python ranks.py OUT data:<rank> [override ...]        one rank finds other data
 python ranks.py OUT folder:<rank> [override ...]      one rank has a file system of its own in place of OUT
 python ranks.py OUT kill:<rank> [override ...]        SIGKILL to one rank in step 11, where it is started the first time
@@ -183,7 +183,7 @@ def together(words: list[str], odd: int) -> int:
 
     config_dir, words = words[1], words[2:]
     try:
-        train(load_config([*words, *(["seed=2"] if odd == RANK else [])], config_dir=config_dir))
+        train(load_config([*words, *(["optimizer.eps=1e-5"] if odd == RANK else [])], config_dir=config_dir))
     except UserError as error:
         print(f"rank {RANK} raised: {error}", file=sys.stderr)
         return 2

@@ -54,7 +54,7 @@ def test_other_data(tmp_path) -> None:
 def test_other_words(tmp_path) -> None:
     code, said, _ = launch(tmp_path / "out", "words:1", *WORDS, f"run.dir={tmp_path / 'run'}")
     assert code != 0
-    message = f"seed must be the same on every rank, got 1 on rank 0 ({HOST}); 2 on rank 1 ({HOST}). Start every"
+    message = f"optimizer.eps must be the same on every rank, got 1e-06 on rank 0 ({HOST}); 1e-05 on rank 1 ({HOST}). "
     assert f"rank 0 raised: {message}" in said and f"rank 1 raised: {message}" in said, said
 
 

@@ -52,34 +52,33 @@ class Watchdog:
         without_news, moves, of_all = 0, -1, -1
         while not self._closed.wait(self.pause):
             moved, moves = progress.moves != moves or progress.ends_itself > 0, progress.moves
-            before, of_all = of_all, self._add("moved", int(moved))
+            before, of_all = of_all, self._moves_of_all(int(moved))
             without_news = 0 if moved or of_all != before else without_news + 1
             if without_news * self.pause >= 60 * self.minutes:
                 self._end()
 
-    def _add(self, key: str, amount: int) -> int:
-        """Add to a number that all ranks share, and return it; a constant where the store is gone with its machine."""
+    def _moves_of_all(self, own: int) -> int:
+        """Add to the moves of all ranks and return them; a constant where the store is gone with its machine."""
         try:
-            return self.store.add(key, amount)
+            return self.store.add("moves", own)
         except RuntimeError:
             return -1
 
     def _end(self) -> None:
         """Say where this rank is, wait until the others have said it too, and end the process."""
-        self._print(self.report())
-        own = {"host": socket.gethostname(), "collectives": progress.collectives, "where": progress.describe()}
         try:
+            self._print(self.report())
+            own = {"host": socket.gethostname(), "collectives": progress.collectives, "where": progress.describe()}
             self.store.set(f"where/{self.rank}", json.dumps(own))
-        except RuntimeError:
+            end = time.monotonic() + PATIENCE + 2 * self.pause
+            spoken = self.store.add("spoken", 1)
+            while spoken < self.size and time.monotonic() < end:
+                time.sleep(0.1)
+                spoken = self.store.add("spoken", 0)
+            if self.rank == 0:
+                self._print(self.summary())
+        finally:  # also where the store is gone with its machine
             os._exit(STALLED)
-        end = time.monotonic() + PATIENCE + 2 * self.pause
-        spoken = self._add("spoken", 1)
-        while 0 <= spoken < self.size and time.monotonic() < end:
-            time.sleep(0.1)
-            spoken = self._add("spoken", 0)
-        if self.rank == 0:
-            self._print(self.summary())
-        os._exit(STALLED)
 
     def report(self) -> str:
         """Return where this rank is, with the stack of its main thread."""

@@ -109,7 +109,7 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what a killed process left half written."""
         Checkpointer(self.checkpoints, keep=1).clean()
-        for pattern in (".*.partial", "*.partial", "model/.*.tmp-*"):
+        for pattern in (".*.partial", "*.partial", ".seen-*", "model/.*.tmp-*"):
             for left_over in self.path.glob(pattern):
                 left_over.unlink(missing_ok=True)
 
