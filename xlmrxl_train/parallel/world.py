@@ -16,6 +16,8 @@ from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
 
 T = TypeVar("T")
 
+_LEFT: list[dist.ProcessGroup] = []  # groups that were left, kept to the end of the process; `World.close` says why
+
 
 def launched_ranks() -> int:
     """Return how many processes the launcher started, 1 without a launcher."""
@@ -143,6 +145,12 @@ class World:
         return value  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group.
+
+        The object outlives it: DDP's reducer would be the last to drop it, and waits for gloo's threads while it holds
+        the lock of Python's interpreter, which such a thread may need to free a tensor. Then neither ever goes on.
+        """
         if self.size > 1 and dist.is_initialized():
+            if dist.group.WORLD is not None:
+                _LEFT.append(dist.group.WORLD)
             dist.destroy_process_group()
