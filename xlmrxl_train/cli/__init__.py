@@ -16,7 +16,7 @@ from xlmrxl_train.cli.compose import compose_config, library, load_config, load_
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.cli.typed import did_you_mean
 from xlmrxl_train.config import Config, to_dict
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 
@@ -44,7 +44,10 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a job of a sweep failed, 2 the user's fault, 130 Ctrl-C."""
+    """Run one command and return its exit code.
+
+    0 done, 1 a job of a sweep or another rank failed, 2 the user's fault, 130 Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _world_size(), _rank()
@@ -61,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults = error.faults if isinstance(error, ConfigError) else (str(error),)
         _say(*(f"error: {fault}" for fault in faults))
         return 2
+    except RankLostError as error:
+        print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -131,6 +137,7 @@ def _composed(command: str, arguments: Arguments) -> int:
 
 def _launch(command: str, compose: Callable[[], Config]) -> int:
     """Hand over to `run`, which is the first to import torch; alone, faults are found before that."""
+    _check_not_one_of_several_strangers()
     composed = compose() if _world_size() == 1 else None
     from xlmrxl_train import run
 
@@ -221,7 +228,36 @@ def _from_launcher(name: str, default: str, *, least: int) -> int:
     return int(text)
 
 
+def _check_not_one_of_several_strangers() -> None:
+    """Make sure that no launcher started this process several times without saying which rank it is.
+
+    Each would train alone, and all would write to one folder.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return
+    for starter, name, number in _STARTERS:
+        if (count := os.environ.get(name, "1")).isdecimal() and int(count) > 1:
+            fault = (
+                f"$WORLD_SIZE must be set where several processes are started, but {starter} started {count} "
+                f"(${name}) without it. Let it start one torchrun per machine: launch/README.md says how."
+            )
+            raise ConfigError(*[fault] if os.environ.get(number, "0") == "0" else [])  # one of them says it
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
+        raise ConfigError(
+            "accelerate launch was asked for several processes, but started one ($MASTER_ADDR without $WORLD_SIZE). "
+            "Give it --multi_gpu, also on CPUs, and leave --cpu out."
+        )
+
+
+# Who starts several processes, how many it says that there are, and which one this is.
+_STARTERS = [
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("mpirun", "PMI_SIZE", "PMI_RANK"),
+]
+
+
 def _say(*lines: str) -> None:
     """Print to standard error, once per job and not once per rank."""
-    if _rank() == 0:
+    if lines and _rank() == 0:
         print(*lines, sep="\n", file=sys.stderr, flush=True)

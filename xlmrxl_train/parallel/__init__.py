@@ -5,9 +5,9 @@ from torch import nn
 from xlmrxl_train.config import Config, DDPConfig
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import MakeOptimizer, StepResult, Strategy
-from xlmrxl_train.parallel.world import World, from_first_rank
+from xlmrxl_train.parallel.world import World, from_first_rank, naming_lost_ranks
 
-__all__ = ["StepResult", "Strategy", "World", "from_first_rank", "make_strategy"]
+__all__ = ["StepResult", "Strategy", "World", "from_first_rank", "make_strategy", "naming_lost_ranks"]
 
 
 def make_strategy(config: Config, world: World, model: nn.Module, make_optimizer: MakeOptimizer) -> Strategy:

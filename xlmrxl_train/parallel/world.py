@@ -2,7 +2,8 @@
 
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -12,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from xlmrxl_train.config import StrategyConfig
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError
 
 T = TypeVar("T")
 
@@ -52,6 +53,24 @@ def from_first_rank(make: Callable[[], T]) -> T:
         value.add_note(FROM_FIRST_RANK)
         raise value
     return value
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turn what a backend raises when other ranks do not answer into a message.
+
+    Raises:
+        RankLostError: It says what to look at.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/" not in str(error):  # gloo has no exception of its own
+            raise
+        raise RankLostError(
+            f"another rank has failed or did not answer within strategy.timeout_minutes: {str(error).splitlines()[0]} "
+            "See what the other ranks said first; the same command goes on from the last checkpoint."
+        ) from error
 
 
 @dataclass(kw_only=True)
