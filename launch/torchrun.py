@@ -41,6 +41,9 @@ def main() -> int:
     if "--" not in sys.argv:
         say("usage: python launch/torchrun.py [torchrun's options] -- recipe=<name> key=value ...")
         return MISTAKE
+    signals: list[signal.Signals] = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: signals.append(signal.Signals(number)))
     split = sys.argv.index("--")
     options, words = sys.argv[1:split], sys.argv[split + 1 :]
     composing = [sys.executable, "-m", "xlmrxl_train", *words, "--cfg", "job"]
@@ -48,7 +51,7 @@ def main() -> int:
     if composed.returncode != 0:  # it said why; no rank needs to be started for that
         return composed.returncode
     folder = Path(yaml.safe_load(composed.stdout)["run"]["dir"])
-    code = Job(arguments(options, words, folder)).run()
+    code = Job(arguments(options, words, folder), signals).run()
     trains = words[0] not in ("evaluate", "prepare")
     return STOPPED if code == FINISHED and trains and (folder / "stopped.json").is_file() else code
 
@@ -64,18 +67,16 @@ def arguments(options: list[str], words: list[str], folder: Path) -> argparse.Na
 
 
 class Job:
-    """torchrun in a thread, and the signals that this process gets."""
+    """torchrun in a thread, and the signals that this process got so far."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, signals: list[signal.Signals]) -> None:
         self.options = options
-        self.signals: list[signal.Signals] = []
+        self.signals = signals
         self.told: set[int] = set()  # processes that were asked to stop
         self.code = FAILED
 
     def run(self) -> int:
         """Run to the end and return the exit code, as far as torchrun knows it."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, lambda number, frame: self.signals.append(signal.Signals(number)))
         thread = Thread(target=self._torchrun, daemon=True)
         thread.start()
         no_ranks, unnoticed = Since(), Since()

@@ -1,5 +1,6 @@
 """Two ranks on this machine: they finish, stop together, go on after a crash; other people's launchers; files."""
 
+import os
 import re
 import shutil
 import signal
@@ -163,18 +164,22 @@ def scripts() -> list[Path]:
     return sorted(path for path in first if path.read_bytes().startswith(b"#!/usr/bin/env bash"))
 
 
+def lint(tool: str, file: Path) -> None:
+    found = shutil.which(tool, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    if not found:
+        pytest.skip(f"{tool} has no build for this machine, and none is on PATH")
+    done = subprocess.run([found, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("script", scripts(), ids=lambda path: path.name)
-def test_shellcheck(script: Path) -> None:
+def test_shell_scripts(script: Path) -> None:
     assert "set -euo pipefail" in script.read_text()
-    done = subprocess.run([BIN / "shellcheck", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    lint("shellcheck", script)
 
 
-def test_hadolint() -> None:
-    if not (hadolint := shutil.which("hadolint", path=str(BIN))):
-        pytest.skip("hadolint has no build for this machine")
-    done = subprocess.run([hadolint, LAUNCH / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+def test_the_dockerfile() -> None:
+    lint("hadolint", LAUNCH / "Dockerfile")
 
 
 def test_the_image_holds_what_it_copies() -> None:

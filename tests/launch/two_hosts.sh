@@ -25,7 +25,10 @@ up() {
 }
 
 down() {
-  for host in 1 2; do ip netns del "xlmrxl$host" 2>/dev/null || true; done
+  for host in 1 2; do
+    ip netns pids "xlmrxl$host" 2>/dev/null | xargs -r kill -KILL || true
+    ip netns del "xlmrxl$host" 2>/dev/null || true
+  done
   ip link del xlmrxl0 2>/dev/null || true
 }
 
