@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -107,6 +108,21 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path) -> None:
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(timeout=20) == 130
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the end of the ranks", 20)
+
+
+@pytest.mark.slow
+def test_a_machine_that_waits_for_others_stops_at_once(tmp_path) -> None:
+    log, variables = tmp_path / "log", {"NNODES": "2", "ENDPOINT": "localhost:29471"}
+    launcher = start(LAUNCH / "multinode.sh", *QUICK, f"run.dir={tmp_path / 'run'}", log=log, **variables)
+    wait_until(lambda: psutil.Process(launcher.pid).net_connections(), "the meeting place")
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=30) == 75
+    assert log.read_text().endswith("SIGTERM: stopped before any rank was started\n")
+
+
+def test_words_are_wanted(tmp_path) -> None:
+    code, said = run(sys.executable, LAUNCH / "torchrun.py", "recipe=demo", log=tmp_path / "log")
+    assert (code, said.startswith("usage: python launch/torchrun.py")) == (2, True)
 
 
 @pytest.mark.slow

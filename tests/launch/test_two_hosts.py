@@ -76,7 +76,8 @@ def test_one_of_at_least_one_host_goes_on_alone(tmp_path) -> None:
     last = wait_for_steps(folder, more_than=60)
     assert log.read_text().count("2 x cpu") == 1
     hosts("cut", "2")
-    both[1].send_signal(signal.SIGKILL)
+    both[1].kill()
+    both[1].wait()
     wait_until(lambda: "1 x cpu" in log.read_text(), "a start on one host", 240)
     assert "going on from" in log.read_text()
     last = wait_for_steps(folder, more_than=last)
