@@ -13,10 +13,10 @@ from xlmrxl_train.config import Config, DatasetConfig, SequenceClassificationCon
 from xlmrxl_train.data.examples import Batch, Feature
 from xlmrxl_train.data.planning import micro_batches, step_examples
 from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
-from xlmrxl_train.parallel import Strategy, World, make_strategy
+from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification, XLMRobertaXLLayer
+from xlmrxl_train.parallel import Blueprint, Strategy, World, make_strategy
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
-from xlmrxl_train.training.optimizer import make_optimizer
+from xlmrxl_train.training.optimizer import OptimizerPlan
 
 LABELS = ["entailment", "neutral", "contradiction"]
 REAL_VOCABULARY = 250_002
@@ -176,11 +176,17 @@ def our_model(
 
 
 def our_strategy(model: Any, device: torch.device, *, recompute: str = "none", precision: str = "bf16") -> Strategy:
-    """Put a model behind the strategy and the optimizer that training uses."""
+    """Put a model behind the strategy and the optimizer that training uses; its weights are drawn anew."""
     config = Config()
     config.train.precision = precision
     model.roberta.encoder.recompute = recompute
-    return make_strategy(config, World(device=device), model, lambda module: make_optimizer(config.optimizer, module))
+    blueprint = Blueprint(
+        model=model.to(device),
+        block=XLMRobertaXLLayer,
+        source=model.source(None, seed=0),
+        make_optimizer=OptimizerPlan(config.optimizer, model).build,
+    )
+    return make_strategy(config, World(device=device), blueprint)
 
 
 def our_step(strategy: Strategy, batches: Sequence[Batch]) -> float:

@@ -15,7 +15,7 @@ from xlmrxl_train.cli import COMMANDS, main
 from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.help import MOST_USED
 from xlmrxl_train.cli.sweep import plan
-from xlmrxl_train.cli.typed import keys_of, nearest
+from xlmrxl_train.cli.typed import keys_of
 from xlmrxl_train.config import Config, DDPConfig, SequenceClassificationConfig, StrategyConfig, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 
@@ -222,10 +222,12 @@ def test_recipe_is_asked_for() -> None:
     assert faults("seed=2") == [f"recipe must be given: recipe=<name>. There are {names}."]
 
 
-def test_nearest() -> None:
-    assert nearest("batch_size", ["train.batch_size", "train.epochs"]) == "train.batch_size"
-    assert nearest("optimiser.lr", ["train.lr", "optimizer.lr"]) == "optimizer.lr"
-    assert nearest("zzz", ["train.batch_size"]) is None
+def test_a_sweep_is_not_started_by_every_rank(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["-m", "recipe=xnli", "seed=1,2"]) == 2
+    wanted = "error: -m starts its jobs itself and cannot run under torchrun. Start one torchrun per job.\n"
+    assert capsys.readouterr().err == wanted
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from xlmrxl_train.checks import CHOICES
 from xlmrxl_train.cli.compose import load_config, load_run_config
 from xlmrxl_train.cli.typed import keys_of
 from xlmrxl_train.config import VARIANTS, Config, from_dict, leaves, to_dict
+from xlmrxl_train.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = sorted((REPOSITORY / "conf").glob("*/**/*.yaml"))
@@ -97,6 +98,22 @@ def test_config_yaml_reads_back(path: Path, tmp_path: Path) -> None:
     assert from_dict(yaml.safe_load(text)) == config
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert load_run_config(tmp_path) == config
+
+
+def test_an_unknown_key_of_a_stored_configuration_is_named() -> None:
+    values = to_dict(load_config(["recipe=demo"]))
+    values["train"]["speed"], values["dataset"]["files"], values["colour"] = 1, {"train": [{"pth": "x"}]}, 2
+    with pytest.raises(ConfigError) as caught:
+        from_dict(values)
+    assert str(caught.value) == "colour is not a key of this version. Remove it."
+    del values["colour"]
+    with pytest.raises(
+        ConfigError, match=r"^dataset\.files\.train\.0\.pth is not a key of this version\. Remove it\.$"
+    ):
+        from_dict(values)
+    del values["dataset"]
+    with pytest.raises(ConfigError, match=r"^train\.speed is not a key of this version\. Remove it\.$"):
+        from_dict(values)
 
 
 def test_names_that_others_script_against() -> None:

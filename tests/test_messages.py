@@ -6,6 +6,7 @@ Faults that have a test beside their module are not repeated here.
 import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from xlmrxl_train.cli import main
 from xlmrxl_train.cli.compose import load_config
 from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
-from xlmrxl_train.model.weights import TorchReader, open_checkpoint
+from xlmrxl_train.model.weights import SafetensorsReader, TorchReader, open_checkpoint
 from xlmrxl_train.run import evaluate
 
 Capture = pytest.CaptureFixture[str]
@@ -54,7 +55,9 @@ def refused(capsys: Capture, *words: str) -> str:
         ("run.dir=", "run.dir must be a folder, with names of at most 250 characters, got ''."),
         ("model.vocab_size=10", "tokenizer.path has 1,025 tokens, more than the model's 10 rows"),
         ("model.vocab_size=1000000000", "vocab_size must be at most 16777216, got 1000000000"),
-        (f"model.path=/{LONG}", "tokenizer.path must be a path with names of at most 255 bytes"),
+        (f"model.path=/{LONG}", "model.path must be a path with names of at most 255 bytes"),
+        ("model.path=./none", "model.path: file or folder not found: ./none (looked from"),
+        ("model.hidden_size=200000", "parameters need 1,442.1 GB for weights, this"),
         ("tokenizer.path=~no-such-user/x", "whose home folder is not known. Write it out."),
         ("data.cache=~no-such-user/x", "data.cache must be a path, got ~no-such-user/x"),
         ("dataset.metrics=[perplexity]", "dataset.metrics must suit the task (accuracy, macro_f1), got perplexity"),
@@ -89,6 +92,7 @@ def test_a_wrong_value_is_named(word: str, message: str, capsys: Capture) -> Non
         ("defaults: 5", "recipe=r cannot be composed: Invalid defaults list"),
         ("task: hello", "task must be a mapping of keys to values, got hello"),
         ("train: [1]", "the chosen files cannot be merged"),
+        ("task: {kind: other}", "task.kind must be sequence_classification | masked_language_modelling, got 'other'."),
         ("dataset: {labels: 5}", "dataset.labels must be a list, e.g. dataset.labels=[a,b], got 5."),
     ],
 )
@@ -112,6 +116,15 @@ def test_a_damaged_configuration_of_a_run_is_named(content: str, capsys: Capture
     Path("old/config.yaml").write_text(content)
     said = refused(capsys, "evaluate", "old")
     assert "config.yaml" in said or "task must be a mapping" in said
+
+
+def test_a_choice_that_does_not_compose_is_named_when_a_run_is_evaluated(capsys: Capture) -> None:
+    Path("old").mkdir()
+    Path("old/config.yaml").write_text("seed: 1\n")
+    Path("conf/task").mkdir(parents=True)
+    Path("conf/task/odd.yaml").write_text("defaults: 5")
+    said = refused(capsys, "evaluate", "old", "--config-dir", "conf", "task=odd")
+    assert "task=odd cannot be composed: Invalid defaults list" in said
 
 
 @pytest.mark.parametrize(
@@ -210,6 +223,16 @@ def test_a_torch_file_holds_named_plain_tensors(content: object, tmp_path: Path)
         TorchReader([tmp_path / "w.bin"])
 
 
+def test_numbers_of_a_type_that_torch_lacks_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(3))
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors must be safetensors, got a damaged or different file"
+    ):
+        SafetensorsReader([file]).read("a")
+
+
 def test_the_check_before_a_run_takes_no_memory_and_says_nothing(good: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = XLMRobertaXLForSequenceClassification.from_pretrained(good, device="meta", num_labels=3)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
@@ -227,6 +250,16 @@ def test_a_vocabulary_without_gaps_is_wanted(extra: dict[str, int], count: int, 
     Path("t.json").write_text(json.dumps(rules))
     said = refused(capsys, *TINY, "tokenizer.path=./t.json")
     assert "tokenizer.path must have at least 6 tokens and number them without gaps" in said and f"got {count} " in said
+
+
+def test_a_tokenizer_that_cannot_encode_is_named(capsys: Capture) -> None:
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
+    rules = json.loads(gzip.decompress((SAMPLE / "tokenizer.json.gz").read_bytes()))
+    rules |= {"model": {"type": "WordLevel", "vocab": words, "unk_token": "none"}, "added_tokens": []}
+    Path("t.json").write_text(json.dumps(rules))
+    said = refused(capsys, *TINY, "tokenizer.path=./t.json")
+    assert "tokenizer.path must be a tokenizer that can encode a text, got t.json (" in said
+    assert said.endswith("). Use an XLM-R tokenizer.\n")
 
 
 def test_saved_shapes_are_compared_before_a_run(good: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -249,12 +282,6 @@ def test_a_damaged_charsmap_is_named(charsmap: str, capsys: Capture) -> None:
     )
     said = refused(capsys, *TINY, "tokenizer.path=./t.json")
     assert "tokenizer.path must be a tokenizer.json of the tokenizers library, got t.json" in said
-
-
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK"])
-def test_what_a_launcher_says_is_a_number(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setenv(name, "abc")
-    assert f"${name} must be a whole number from" in refused(capsys, *TINY)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def test_a_run_leaves_everything_that_it_promises(finished) -> None:
     names = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "report.md", "checkpoints", "model"}
     assert {path.name for path in finished.iterdir()} == names
     train_event = next(event for event in events(finished) if event["event"] == "train")
-    assert set(train_event) == {"event", "step", "epoch", "loss", "lr", "grad_norm", "tokens", "skipped"}
+    counters = {"tokens", "skipped", "unchanged"}
+    assert set(train_event) == {"event", "step", "epoch", "loss", "lr", "grad_norm", *counters}
     score = next(event for event in events(finished) if event["event"] == "evaluate")
     assert set(score) == {"event", "step", "split", "language", "accuracy", "macro_f1", "n"}
     report = json.loads((finished / "report.json").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ Only what the configuration itself shows is looked at: no file is opened, no dev
 """
 
 import math
+import re
 from typing import Any
 
 from xlmrxl_train.config import (
@@ -21,7 +22,6 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
-    "train.recompute": ("none", "full"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),
@@ -111,6 +111,10 @@ _RULES: dict[str, tuple[str, Any]] = {
             "optimizer.eps",
             "train.epochs",
             "strategy.bucket_mb",
+            "strategy.reduce_bucket_mb",
+            "strategy.allgather_bucket_mb",
+            "strategy.shard_size",
+            "strategy.hierarchical_size",
             "train.max_steps",
             "train.batch_size",
             "train.tokens_per_micro_batch",
@@ -131,6 +135,11 @@ _RULES: dict[str, tuple[str, Any]] = {
             "train.max_grad_norm",
             "evaluate.every",
             "evaluate.bootstrap",
+            "strategy.prefetch_layers",
+            "strategy.prefetch_mb",
+            "strategy.persistence_kb",
+            "strategy.max_live_mb",
+            "strategy.max_reuse_distance_mb",
             "seed",
         ),
         ("0 or more", _not_negative),
@@ -143,6 +152,10 @@ _RULES: dict[str, tuple[str, Any]] = {
     "run.name": ("a folder's name of 1 to 250 characters, without ..", _is_folder_name),
     "run.dir": ("a folder, with names of at most 250 characters", lambda value: bool(value) and _fits(value)),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
+    "train.recompute": (
+        "none | full | selective | every_<n> with n from 2",
+        lambda value: re.fullmatch(r"none|full|selective|every_([2-9]|[1-9]\d+)", value) is not None,
+    ),
     "optimizer.betas": (
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),

@@ -40,21 +40,22 @@ def resolve_model(path_or_id: str, revision: str | None = None) -> Path:
     return folder
 
 
-def resolve_tokenizer(path_or_id: str, revision: str | None = None) -> Path:
+def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str = "tokenizer.path") -> Path:
     """Return the local file to read a tokenizer from: tokenizer.json, tokenizer.json.gz or sentencepiece.bpe.model.
 
     Args:
         path_or_id: One of these files (any name), a folder or run folder with one of them, or an id on the Hub.
         revision: Commit or tag on the Hub; null: the main branch. Not for files and folders.
+        key: The setting that named it.
 
     Raises:
         ConfigError: There is no such file, folder or repository, it cannot be reached, or it holds no tokenizer.
     """
     if is_local(path_or_id):
-        path = _existing(path_or_id, "tokenizer.path", "file or folder")
+        path = _existing(path_or_id, key, "file or folder")
         folders = [path, path / "model"]
     else:
-        path = _download(path_or_id, revision, "tokenizer.path", list(TOKENIZER_FILES))
+        path = _download(path_or_id, revision, key, list(TOKENIZER_FILES))
         folders = [path]
     if path.is_file():
         return path

@@ -1,20 +1,19 @@
 """The composition root: a configuration -> live objects -> train, evaluate, prepare. It alone knows everybody."""
 
 import json
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xlmrxl_train.account import Scores, introduce, log_scores, protocol, selection_score, trained_protocol
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
-from xlmrxl_train.evaluation.evaluator import Evaluator, LanguageScore
-from xlmrxl_train.evaluation.report import Protocol, Report
-from xlmrxl_train.metrics import load as load_metric
+from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.report import Report
+from xlmrxl_train.launcher import is_first
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -27,11 +26,10 @@ from xlmrxl_train.track.trackers import require as require_trackers
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
+from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, open_folder, writing
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.trainer import Trainer, total_steps
-
-Scores = dict[str, LanguageScore]
+from xlmrxl_train.training.trainer import Trainer
 
 
 def train(config: Config) -> Report | None:
@@ -41,8 +39,8 @@ def train(config: Config) -> Report | None:
         The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
     require_trackers(config.tracker)
-    with StopRequest(config.train.max_hours, Console(enabled=os.environ.get("RANK", "0") == "0").say) as stop:
-        session = Session.open(config)
+    with StopRequest(config.train.max_hours, Console(enabled=is_first()).say) as stop:
+        session = Session.open(config, training=True)
         stop.say = session.console.say
         folder, training = RunFolder(Path(config.run.dir)), None
         try:
@@ -111,7 +109,11 @@ class Training:
             corpora=corpora,
             strategy=strategy,
             evaluator=session.evaluator(strategy, stop),
-            checkpointer=Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints),
+            checkpointer=Checkpointer(
+                folder.checkpoints,
+                keep=config.train.keep_checkpoints,
+                background=config.train.checkpoint_in_background,
+            ),
             state=state,
             metrics=metrics,
             trackers=trackers,
@@ -177,7 +179,8 @@ class Training:
             session.world.first(lambda: self.checkpointer.verify_best(state.step))
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model:
-            session.world.first(lambda: export(session, self.strategy, self.folder.path / "model"))
+            checkpoint = self.checkpointer.path(selected)
+            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path / "model"))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
@@ -225,12 +228,12 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     run.check_has_model()
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
-    session = Session.open(config)
+    session = Session.open(config, training=False)
     try:
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
         scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
-        report = Report(protocol=_trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
+        report = Report(protocol=trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
             target = run.evaluation_of(config.dataset.name)
             with writing(target):
@@ -293,104 +296,13 @@ def write_environment(session: Session, folder: RunFolder, corpora: dict[str, Co
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
 
 
-def export(session: Session, strategy: Strategy, folder: Path) -> None:
-    """Write tokenizer and weights in the Hub's layout; the model's config.json comes last and completes it."""
+def export(session: Session, strategy: Strategy, checkpoint: Path, folder: Path) -> None:
+    """Write tokenizer and weights in the Hub's layout, from a checkpoint, one tensor in memory at a time.
+
+    Whatever engine divides the model, its checkpoint has whole tensors. The model's config.json comes last and
+    completes the folder.
+    """
     model: Any = strategy.model
     with writing(folder):
         session.tokenizer.save(folder)
-        model.save_pretrained(folder)
-
-
-def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
-    """Write one line per language to metrics.jsonl and one for people."""
-    if metrics is None:
-        return
-    for code, score in scores.items():
-        metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
-    shown = Report(
-        protocol=protocol(session, split, TrainState(), 0, selecting=False),
-        languages=scores,
-        metrics=session.task.metrics,
-    )
-    metrics.log("averages", {"step": step, "split": split, **shown.averages()})
-    metric = session.task.metrics[0]
-    values = [score.values[metric] for score in scores.values()]
-    chosen = ", ".join(
-        f"{code} {scores[code].values[metric]:.3f}" for code in session.select_languages if code in scores
-    )
-    session.console.say(
-        f"step {step} {split} {metric}: {chosen + ', ' if chosen else ''}"
-        f"mean over {len(values)} languages {sum(values) / len(values):.3f}"
-    )
-
-
-def selection_score(session: Session, scores: Scores) -> float | None:
-    """Return the mean of the first metric over the selection languages, signed so that higher is better."""
-    metric = session.task.metrics[0]
-    values = [scores[code].values[metric] for code in session.select_languages if code in scores]
-    if not values or any(math.isnan(value) for value in values):
-        return None
-    return (1 if load_metric(metric).HIGHER_IS_BETTER else -1) * sum(values) / len(values)
-
-
-def protocol(session: Session, split: str, state: TrainState, selected: int, selecting: bool) -> Protocol:
-    """Return how the scores of this session's run came about."""
-    config = session.config
-    used = [("train", session.train_languages), (split, session.evaluate_languages)]
-    used += [("validation", session.select_languages)] if selecting else []
-    stand_ins = [
-        text for part, languages in used for code in languages for text in session.source.stand_ins(part, code)
-    ]
-    return Protocol(
-        recipe=config.run.recipe,
-        model=redact(config.model.path or config.model.name),
-        dataset=config.dataset.name,
-        split=split,
-        source=session.source.kind,
-        train_languages=session.train_languages,
-        select_split="validation" if selecting else None,
-        select_languages=session.select_languages if selecting else [],
-        select_metric=session.task.metrics[0],
-        stand_ins=list(dict.fromkeys(stand_ins)),
-        limit=config.data.limit,
-        seed=config.seed,
-        steps=state.step,
-        tokens=state.tokens,
-        selected_step=selected,
-    )
-
-
-def _trained_protocol(session: Session, folder: Path) -> Protocol:
-    """Return the protocol of the run in `folder`, from its report, for an evaluation of its model in this session."""
-    now = protocol(session, "test", TrainState(), 0, selecting=False)
-    report = folder / "report.json"
-    if report.is_file():
-        then = json.loads(report.read_text(encoding="utf-8"))["protocol"]
-        changed = {"dataset": now.dataset, "source": now.source, "limit": now.limit, "split": now.split}
-        stand_ins = list(dict.fromkeys([*then["stand_ins"], *now.stand_ins]))
-        return Protocol(**(then | changed | {"stand_ins": stand_ins}))
-    return now
-
-
-def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
-    """Say what is about to be trained, on what, for how long."""
-    parameters = list(strategy.model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    steps = total_steps(session.config, batches.steps_per_epoch)
-    corpus = batches.corpus
-    say = session.console.say
-    say(f"run     {session.config.run.dir}")
-    say(
-        f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
-    )
-    say(
-        f"data    {session.config.dataset.name} ({session.source.kind}): {len(corpus):,} examples, "
-        f"{int(corpus.sizes.sum()):,} tokens, {', '.join(corpus.languages)}"
-    )
-    for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
-        say(f"        stand-in: {text}")
-    say(
-        f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
-        f"{session.world.size} x {session.world.device.type}"
-    )
+        model.write_pretrained(folder, weights_in(checkpoint))

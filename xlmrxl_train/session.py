@@ -1,13 +1,15 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config
+from xlmrxl_train.config import Config, ModelConfig
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, open_corpus
 from xlmrxl_train.data.languages import language
@@ -17,14 +19,17 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.metrics import load as load_metric
-from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig
+from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
-from xlmrxl_train.parallel import Strategy, World, make_strategy
+from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.parallel import Blueprint, Strategy, World, check_memory, make_strategy
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
-from xlmrxl_train.training.optimizer import make_optimizer
+from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
@@ -42,12 +47,17 @@ class Session:
     task: Task
 
     @classmethod
-    def open(cls, config: Config) -> "Session":
-        """Join the world and open tokenizer and data; no model yet, no row read."""
+    def open(cls, config: Config, *, training: bool | None = None) -> "Session":
+        """Join the world and open tokenizer and data; no model yet, no row read.
+
+        Args:
+            config: All of it is checked.
+            training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
+        """
         check_config(config)
         world = World.open(config.strategy)
         console = Console(enabled=world.is_first)
-        tokenizer = Tokenizer.from_path(tokenizer_path(config), config.tokenizer.revision)
+        tokenizer = open_tokenizer(config)
         source = open_source(config.dataset, config.data)
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
@@ -55,7 +65,9 @@ class Session:
         session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
-        build_model(config, task, tokenizer, device="meta")  # names and shapes only, before a folder is made
+        outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
+            console.say(warning)
         return session
 
     @property
@@ -105,10 +117,16 @@ class Session:
 
     def strategy(self) -> Strategy:
         """Build the model and spread it over the world."""
-        model = build_model(self.config, self.task, self.tokenizer)
-        return make_strategy(
-            self.config, self.world, model, lambda module: make_optimizer(self.config.optimizer, module)
+        model, source = build_model(self.config, self.task, self.tokenizer)
+        if source.report and self.world.is_first:
+            source.report.log(logger, Path(str(self.config.model.path)))
+        blueprint = Blueprint(
+            model=model,
+            block=XLMRobertaXLLayer,
+            source=source,
+            make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
         )
+        return make_strategy(self.config, self.world, blueprint)
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return what scores the strategy's model."""
@@ -123,62 +141,42 @@ class Session:
         )
 
 
-def tokenizer_path(config: Config) -> str:
-    """Return where the vocabulary comes from: tokenizer.path, else the weights' folder, else the sample's."""
+def open_tokenizer(config: Config) -> Tokenizer:
+    """Open tokenizer.path, else the one beside the weights, else the sample's.
+
+    Raises:
+        ConfigError: There is none, or it cannot be used.
+    """
     if config.tokenizer.path:
-        return config.tokenizer.path
+        return Tokenizer.from_path(config.tokenizer.path, config.tokenizer.revision)
     if config.model.path:
-        return config.model.path
+        revision = config.tokenizer.revision or config.model.revision
+        return Tokenizer.from_path(config.model.path, revision, key="model.path")
     if config.data.source == "sample" or (
         config.data.source == "auto" and not config.data.root and not config.dataset.hub
     ):
-        return str(SAMPLE_TOKENIZER)
+        return Tokenizer.from_path(SAMPLE_TOKENIZER)
     raise ConfigError(
         "tokenizer.path must be set where model.path is null, got null. "
         "Set tokenizer.path=<tokenizer.json, folder or Hub id>, or model.path."
     )
 
 
-def build_model(config: Config, task: Task, tokenizer: Tokenizer, device: str = "cpu") -> PreTrained:
-    """Return the task's model in float32: the weights of model.path, or random ones of the configured shape.
+def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTrained, ParameterSource]:
+    """Return the task's model on the meta device, and where its values come from: model.path, or random numbers.
 
-    On the device "meta" everything is checked and nothing takes memory.
+    Names and shapes are checked; no weight is read and no memory taken.
 
     Raises:
         ConfigError: The tokenizer has more tokens than the model has rows, or texts may be longer than its positions.
         CheckpointError: The weights do not fit.
     """
     settings = config.model
-    dropout = {
-        name: getattr(settings, name)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range")
-        if getattr(settings, name) is not None
-    }
-    options = dropout | task.model_options()
-    torch.manual_seed(seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
-    model_class: type[PreTrained] = task.model_class
-    if settings.path:
-        model = model_class.from_pretrained(
-            resolve_model(settings.path, settings.revision),
-            dtype=torch.float32,
-            device=device,
-            attn_implementation=settings.attn_implementation,
-            **options,
-        )
-    else:
-        names = [
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "layer_norm_eps",
-        ]
-        shape = {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-        vocabulary = settings.vocab_size or len(tokenizer)
-        shape |= {"vocab_size": vocabulary, "attn_implementation": settings.attn_implementation}
-        with torch.device(device):
-            model = model_class(XLMRobertaXLConfig(**shape, **options))
+    folder = resolve_model(settings.path, settings.revision) if settings.path else None
+    with torch.device("meta"):
+        model: PreTrained = task.model_class(_model_config(settings, task, len(tokenizer), folder))
+    model.attn_implementation = settings.attn_implementation
+    source = model.source(folder, seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
             f"tokenizer.path has {len(tokenizer):,} tokens, more than the model's {model.config.vocab_size:,} rows. "
@@ -189,6 +187,32 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer, device: str = 
             f"task.max_length must be at most {model.config.max_position_embeddings - 2}, the model's positions, "
             f"got {config.task.max_length}."
         )
-    encoder = next(module for module in model.modules() if isinstance(module, XLMRobertaXLEncoder))
-    encoder.recompute = config.train.recompute
-    return model
+    for module in model.modules():
+        if isinstance(module, XLMRobertaXLEncoder):
+            module.recompute = config.train.recompute
+        if isinstance(module, XLMRobertaXLModel):
+            module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    return model, source
+
+
+def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Path | None) -> XLMRobertaXLConfig:
+    """Return the shape in `folder`, or the configured one for random weights."""
+    options = _given(
+        settings,
+        ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"],
+    )
+    options |= task.model_options()
+    if folder is not None:
+        return XLMRobertaXLConfig.from_json_file(folder / "config.json", **options)
+    options |= _given(
+        settings,
+        [
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
+            "layer_norm_eps",
+        ],
+    )  # fmt: skip
+    return XLMRobertaXLConfig(vocab_size=settings.vocab_size or num_tokens, **options)
+
+
+def _given(settings: ModelConfig, names: list[str]) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}

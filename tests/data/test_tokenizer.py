@@ -11,6 +11,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 from tokenizers.models import Unigram
@@ -194,6 +195,12 @@ def test_a_vocabulary_of_another_kind_is_refused(shared_data: Path, tmp_path: Pa
     )
     broken = tmp_path / "sentencepiece.bpe.model"
     broken.write_bytes(b"\xff\xff\xff")
+    with pytest.raises(ConfigError, match=r"^tokenizer\.path must be a readable SentencePiece model, got "):
+        Tokenizer.from_path(broken)
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString((shared_data / "tokenizer" / "sentencepiece_fixture" / "test_model.model").read_bytes())
+    model.normalizer_spec.precompiled_charsmap = b"\xff\xff\xff\xff"
+    broken.write_bytes(model.SerializeToString())
     with pytest.raises(ConfigError, match=r"^tokenizer\.path must be a readable SentencePiece model, got "):
         Tokenizer.from_path(broken)
     broken.write_bytes(b"")

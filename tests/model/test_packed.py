@@ -205,6 +205,18 @@ def test_messages(call: object, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_packed_states_to_look_at_need_their_lengths() -> None:
+    model = our_class("")(configuration(is_decoder=True, add_cross_attention=True))
+    with pytest.raises(DataError) as error:
+        model(
+            input_ids=torch.ones(5).long(),
+            sequences=PackedSequences.from_lengths([2, 3]),
+            encoder_hidden_states=torch.zeros(4, 32),
+        )
+    wanted = "encoder_sequences must be given with packed encoder_hidden_states, got none. Pass it."
+    assert str(error.value) == wanted
+
+
 def test_choices_must_be_told() -> None:
     model = our_class("MultipleChoice")(configuration())
     with pytest.raises(DataError, match="num_choices or choice_index must be given with sequences, got neither"):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.model.reference import configuration, our_class, padded_batch
 from xlmrxl_train.errors import ConfigError
@@ -90,13 +91,14 @@ def test_language_model_loss_in_autocast_equals_whole_logits() -> None:
 
 
 @pytest.mark.parametrize("dropout_p", [0.0, 0.1])
-def test_recomputation_gives_identical_gradients(dropout_p: float) -> None:
+@pytest.mark.parametrize("choice", ["full", "every_2", "selective"])
+def test_recomputation_gives_identical_gradients(dropout_p: float, choice: str) -> None:
     config = configuration(hidden_dropout_prob=dropout_p, attention_probs_dropout_prob=dropout_p)
     model = our_class("MaskedLM")(config)
     ids, mask = padded_batch([9, 12, 4])
     gradients = []
-    for choice in ("none", "full"):
-        model.roberta.encoder.recompute = choice
+    for recompute in ("none", choice):
+        model.roberta.encoder.recompute = recompute
         model.zero_grad()
         torch.manual_seed(3)
         model(ids, mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
@@ -107,18 +109,36 @@ def test_recomputation_gives_identical_gradients(dropout_p: float) -> None:
 
 def test_recomputation_runs_layers_again_only_in_training() -> None:
     model = our_class("TokenClassification")(configuration())
-    model.roberta.encoder.recompute = "full"
     calls: list[int] = []
     for module in model.modules():
         if isinstance(module, XLMRobertaXLLayer):
             module.register_forward_pre_hook(lambda *_: calls.append(1))
     ids, _ = padded_batch([6, 6])
-    model(ids, labels=ids % 3).loss.backward()
-    assert len(calls) == 4
-    model.eval()(ids, labels=ids % 3).loss.backward()
-    assert len(calls) == 6
-    with pytest.raises(ConfigError, match='recompute must be one of none, full, got "some"'):
-        model.roberta.encoder.recompute = "some"
+    for choice, count in (("none", 2), ("full", 4), ("every_2", 3), ("selective", 4)):
+        model.roberta.encoder.recompute = choice
+        calls.clear()
+        model.train()(ids, labels=ids % 3).loss.backward()
+        assert len(calls) == count
+        calls.clear()
+        model.eval()(ids, labels=ids % 3).loss.backward()
+        assert len(calls) == 2
+    for wrong in ("some", "every_1", "every_"):
+        with pytest.raises(ConfigError, match=f'recompute must be none, full, selective or every_<n>.* got "{wrong}"'):
+            model.roberta.encoder.recompute = wrong
+
+
+def test_selective_recomputation_runs_no_linear_layer_again() -> None:
+    model = our_class("TokenClassification")(configuration())
+    ids, _ = padded_batch([6, 9])
+    flops = {}
+    for choice in ("none", "full", "selective"):
+        model.roberta.encoder.recompute = choice
+        loss = model(ids, labels=ids % 3).loss
+        with FlopCounterMode(display=False) as counter:
+            loss.backward()
+        counts = counter.get_flop_counts()["Global"]
+        flops[choice] = sum(counts.get(name, 0) for name in (torch.ops.aten.mm, torch.ops.aten.addmm))
+    assert flops["selective"] == flops["none"] < flops["full"]
 
 
 def test_the_number_of_parameters_is_the_published_one() -> None:

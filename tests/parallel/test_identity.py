@@ -1,14 +1,14 @@
 """The same run, however it is cut: gradients over micro-batches and ranks, scores over ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launching import DIVIDED
+
+from tests.torchrun import torchrun
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -36,20 +36,24 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("identity")
+
+
+def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
+    out = folder / "out.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLMRXL_CACHE", str(folder / "cache"))
+        done = torchrun(WORKER, str(out), json.dumps(jobs), ranks=ranks, seconds=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[int, Any]:
     """What the jobs give on 1, 2 and 3 ranks."""
-    folder = tmp_path_factory.mktemp("identity")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLMRXL_CACHE": str(folder / "cache")}
-    found = {}
-    for ranks in (1, 2, 3):
-        jobs = {name: [what, *SMALL, *words] for name, (what, *words) in JOBS.items()}
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-        out = folder / f"{ranks}.pt"
-        command = [sys.executable, *launcher, str(WORKER), str(out), json.dumps(jobs)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[ranks] = torch.load(out, weights_only=True)
-    return found
+    jobs = {name: [what, *SMALL, *words] for name, (what, *words) in JOBS.items()}
+    return {ranks: work(folder, ranks, jobs) for ranks in (1, 2, 3)}
 
 
 def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor]) -> None:
@@ -84,3 +88,11 @@ def test_scores_are_the_same_to_the_last_digit(results: dict[int, Any]) -> None:
 def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:
     assert results[1]["few scores"]["en"][1] == 5
     assert results[1]["few scores"] == results[2]["few scores"] == results[3]["few scores"]
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero3", pytest.param("zero2", marks=pytest.mark.slow)])
+def test_scores_do_not_depend_on_the_strategy(results: dict[int, Any], folder: Path, strategy: str) -> None:
+    words = ["strategy.device=cpu", f"strategy={strategy}", *(DIVIDED if strategy == "zero3" else [])]
+    jobs = {name: [what, *SMALL, *more, *words] for name, (what, *more) in JOBS.items() if what == "scores"}
+    got = work(folder, 2, jobs)
+    assert got == {name: results[1][name] for name in jobs}

@@ -176,6 +176,7 @@ def test_files_that_are_too_large_to_be_true_are_not_read(checkpoint) -> None:
         ({"/dev/zero": {"bytes": 0, "sha256": ""}}, r"must list files of its folder"),
         ({"tensors": {"bytes": 0, "sha256": ""}}, r"tensors is missing"),
         ({"a\x00b": {"bytes": 0, "sha256": ""}}, r"is missing|cannot be read"),
+        ({"a" * 300: {"bytes": 0, "sha256": ""}}, r"a cannot be read: .*File name too long"),
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(checkpoint, manifest, message) -> None:

@@ -14,9 +14,10 @@ from xlmrxl_train import __version__
 from xlmrxl_train.cli import help as help_text
 from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.sweep import sweep
-from xlmrxl_train.cli.typed import did_you_mean
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
+from xlmrxl_train.launcher import check_copies, is_first, launched
+from xlmrxl_train.spelling import did_you_mean
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        _world_size(), _rank()
+        launched()
         if words and words[0] == "--version":
             print(f"xlmrxl_train {__version__}")
             return 0
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(*(f"error: {fault}" for fault in faults))
         return 2
     except RankLostError as error:
-        print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)
+        print(f"rank {launched().rank}: error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         _say("interrupted")
@@ -121,7 +122,7 @@ COMMANDS: dict[str, Command] = {
 
 def _composed(command: str, arguments: Arguments) -> int:
     if arguments.multirun:
-        if _world_size() > 1:
+        if launched().size > 1:
             raise ConfigError("-m starts its jobs itself and cannot run under torchrun. Start one torchrun per job.")
         if arguments.show_config:
             raise ConfigError("--cfg shows one configuration, -m makes many. Leave one of them out.")
@@ -137,17 +138,17 @@ def _composed(command: str, arguments: Arguments) -> int:
 
 def _launch(command: str, compose: Callable[[], Config]) -> int:
     """Hand over to `run`, which is the first to import torch; alone, faults are found before that."""
-    _check_not_one_of_several_strangers()
-    composed = compose() if _world_size() == 1 else None
+    check_copies()
+    composed = compose() if launched().size == 1 else None
     from xlmrxl_train import run
 
     try:
         return run.launch(command, compose if composed is None else lambda: composed)
     except UserError as error:
-        if _rank() == 0:
+        if is_first():
             raise
         if FROM_FIRST_RANK not in getattr(error, "__notes__", ()):  # rank 0 knows nothing of it
-            print(f"rank {_rank()}: error: {error}", file=sys.stderr, flush=True)
+            print(f"rank {launched().rank}: error: {error}", file=sys.stderr, flush=True)
         return 2
 
 
@@ -205,59 +206,12 @@ def _usage(name: str) -> int:
 
 
 def _print_config(config: Config) -> int:
-    if _rank() == 0:
+    if is_first():
         print(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120), end="")
     return 0
 
 
-def _world_size() -> int:
-    return _from_launcher("WORLD_SIZE", "1", least=1)
-
-
-def _rank() -> int:
-    return _from_launcher("RANK", "0", least=0)
-
-
-def _from_launcher(name: str, default: str, *, least: int) -> int:
-    text = os.environ.get(name, default)
-    if not text.isdecimal() or int(text) < least:
-        del os.environ[name]  # else the message about it would stumble over it
-        raise ConfigError(
-            f"${name} must be a whole number from {least}, got {text!r}. Unset it, or start with torchrun."
-        )
-    return int(text)
-
-
-def _check_not_one_of_several_strangers() -> None:
-    """Make sure that no launcher started this process several times without saying which rank it is.
-
-    Each would train alone, and all would write to one folder.
-    """
-    if "WORLD_SIZE" in os.environ:
-        return
-    for starter, name, number in _STARTERS:
-        if (count := os.environ.get(name, "1")).isdecimal() and int(count) > 1:
-            fault = (
-                f"$WORLD_SIZE must be set where several processes are started, but {starter} started {count} "
-                f"(${name}) without it. Let it start one torchrun per machine: launch/README.md says how."
-            )
-            raise ConfigError(*[fault] if os.environ.get(number, "0") == "0" else [])  # one of them says it
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
-        raise ConfigError(
-            "accelerate launch was asked for several processes, but started one ($MASTER_ADDR without $WORLD_SIZE). "
-            "Give it --multi_gpu, also on CPUs, and leave --cpu out."
-        )
-
-
-# Who starts several processes, how many it says that there are, and which one this is.
-_STARTERS = [
-    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
-    ("mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    ("mpirun", "PMI_SIZE", "PMI_RANK"),
-]
-
-
 def _say(*lines: str) -> None:
     """Print to standard error, once per job and not once per rank."""
-    if lines and _rank() == 0:
+    if lines and is_first():
         print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -24,7 +24,6 @@ from xlmrxl_train.cli.typed import (
     Fault,
     build,
     convert,
-    did_you_mean,
     inner_dataclass,
     keys_of,
     show,
@@ -35,6 +34,7 @@ from xlmrxl_train.cli.typed import (
 from xlmrxl_train.cli.yaml_files import read_yaml
 from xlmrxl_train.config import VARIANTS, Config, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
+from xlmrxl_train.spelling import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from xlmrxl_train.checks import CHOICES
 from xlmrxl_train.cli.compose import Library
-from xlmrxl_train.cli.typed import Key, did_you_mean, keys_of, show
+from xlmrxl_train.cli.typed import Key, keys_of, show
 from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.spelling import did_you_mean
 
 MOST_USED = (
     "model.path",

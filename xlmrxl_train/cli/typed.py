@@ -3,14 +3,14 @@
 Hydra's own structured configs stop at the first fault and speak of converters; a person wants all of them, in words.
 """
 
-import difflib
 import math
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from xlmrxl_train.config import VARIANTS, Config
+from xlmrxl_train.spelling import did_you_mean
 
 SET_BY_CHOICE = "set by the choice of"  # such a key's help text begins with it
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
@@ -34,26 +34,6 @@ class Key:
     hint: Any
     help: str
     default: Any
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that `word` was probably meant to be: the same last part first, else similar spelling."""
-    known = list(choices)
-    last = word.rpartition(".")[2]
-    same_last = [choice for choice in known if choice.rpartition(".")[2] == last]
-    if same_last:
-        return max(same_last, key=lambda choice: difflib.SequenceMatcher(None, word, choice).ratio())
-    if close := difflib.get_close_matches(word, known, n=1):
-        return close[0]
-    by_last = {choice.rpartition(".")[2]: choice for choice in known}
-    close = difflib.get_close_matches(last, by_last, n=1)
-    return by_last[close[0]] if close else None
-
-
-def did_you_mean(word: str, choices: Iterable[str], otherwise: str) -> str:
-    """Return the sentence that ends a message about an unknown word."""
-    match = nearest(word, choices)
-    return f"Did you mean {match}?" if match else otherwise
 
 
 def inner_dataclass(hint: Any) -> type | None:

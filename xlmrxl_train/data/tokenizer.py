@@ -70,17 +70,18 @@ class Tokenizer:
         self.mask_token_id: int = mask_token_id
 
     @classmethod
-    def from_path(cls, path: str | Path, revision: str | None = None) -> "Tokenizer":
+    def from_path(cls, path: str | Path, revision: str | None = None, *, key: str = "tokenizer.path") -> "Tokenizer":
         """Read tokenizer.json (also .gz) or sentencepiece.bpe.model.
 
         Args:
             path: The file, a folder that has one, or an id on the Hub.
             revision: Commit or tag on the Hub.
+            key: The setting that named it.
 
         Raises:
             ConfigError: There is none, it cannot be read, or it is not laid out as XLM-R's.
         """
-        file = hub.resolve_tokenizer(str(path), revision)
+        file = hub.resolve_tokenizer(str(path), revision, key=key)
         backend = read_sentencepiece(file) if file.suffix == ".model" else _read_json(file)
         return cls(backend, str(file))
 

@@ -6,12 +6,14 @@ content whoever runs it. Predictions are gathered with their example's number; e
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from xlmrxl_train import metrics
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
+from xlmrxl_train.model import prepacked
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.stop import Stopped
 from xlmrxl_train.tasks import Prediction, Task
@@ -65,7 +67,8 @@ class Evaluator:
         ]
         predictions: list[Prediction] = []
         rounds = -(-len(plan) // world.size)
-        with self.console.task(f"evaluate {corpus.split}", rounds) as advance:
+        copies = prepacked(self.strategy.model) if self.strategy.whole else nullcontext()
+        with copies, self.console.task(f"evaluate {corpus.split}", rounds) as advance:
             for index in range(world.rank, rounds * world.size, world.size):
                 batch = self.task.collate(*corpus.features(plan[index % len(plan)]), draw=0)
                 output = self.strategy.predict(batch.to(world.device).inputs)

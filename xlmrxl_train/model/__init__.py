@@ -8,6 +8,7 @@ from xlmrxl_train.model.fairseq import convert_fairseq
 from xlmrxl_train.model.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 from xlmrxl_train.model.outputs import ModelOutput
 from xlmrxl_train.model.packed import PackedSequences
+from xlmrxl_train.model.prepacking import prepacked
 from xlmrxl_train.model.pretrained import PreTrained
 from xlmrxl_train.model.tasks import (
     XLMRobertaXLForMultipleChoice,
@@ -33,4 +34,5 @@ __all__ = [
     "XLMRobertaXLLayer",
     "XLMRobertaXLModel",
     "convert_fairseq",
+    "prepacked",
 ]

@@ -5,18 +5,14 @@ Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D featur
 
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
-from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.attention import AttentionLayout, attend
 from xlmrxl_train.model.cache import KeyValueCache
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
-from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, matmul_dtype
-
-RECOMPUTE_CHOICES = ("none", "full")
+from xlmrxl_train.model.layers import Dropout, LayerNorm, Linear, LinearBeforeGelu, matmul_dtype
+from xlmrxl_train.model.recompute import Recompute
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -115,10 +111,13 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
-        self.dense: nn.Module = Linear(config.hidden_size, config.intermediate_size)
+        self.dense: nn.Module = LinearBeforeGelu(config.hidden_size, config.intermediate_size)
 
     def forward(self, normed_TD: Tensor) -> Tensor:
         """Return the activations, [T, intermediate_size]."""
+        if isinstance(self.dense, LinearBeforeGelu) and self.dense.may_prepack:
+            activations: Tensor = self.dense(normed_TD, gelu=True)
+            return activations
         return functional.gelu(self.dense(normed_TD))
 
 
@@ -163,28 +162,23 @@ class XLMRobertaXLEncoder(nn.Module):
     """All blocks and the final layer norm.
 
     Attributes:
-        recompute: "none" keeps every activation for backward; "full" keeps each layer's input only.
+        recompute: none, full, every_<n> or selective; see `Recompute`.
     """
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList([XLMRobertaXLLayer(config, index) for index in range(config.num_hidden_layers)])
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self._recompute = "none"
+        self._recompute = Recompute("none")
 
     @property
     def recompute(self) -> str:
         """Which activations are computed again in backward."""
-        return self._recompute
+        return self._recompute.choice
 
     @recompute.setter
     def recompute(self, choice: str) -> None:
-        if choice not in RECOMPUTE_CHOICES:
-            raise ConfigError(
-                f'recompute must be one of {", ".join(RECOMPUTE_CHOICES)}, got "{choice}". '
-                '"full" saves the most memory and costs a third more time.'
-            )
-        self._recompute = choice
+        self._recompute = Recompute(choice)
 
     def forward(
         self, hidden_states_TD: Tensor, context: LayerContext, *, keep_all: bool = False
@@ -200,16 +194,10 @@ class XLMRobertaXLEncoder(nn.Module):
         if context.first_layout is not None:
             assert not keep_all and context.attentions is None
             context = replace(context, first_layout=None)
-        recompute = self._recompute == "full" and self.training and torch.is_grad_enabled()
-        for index, layer in enumerate(self.layer, 1):
-            if index == len(self.layer):
+        for index, layer in enumerate(self.layer):
+            if index == len(self.layer) - 1:
                 context = last_context
-            if recompute:
-                result = checkpoint(layer, hidden_states_TD, context, use_reentrant=False)
-                assert isinstance(result, Tensor)
-                hidden_states_TD = result
-            else:
-                hidden_states_TD = layer(hidden_states_TD, context)
+            hidden_states_TD = self._recompute.run(layer, index, hidden_states_TD, context)
             if keep_all:
                 kept.append(hidden_states_TD)
         normed_TD = self.LayerNorm(hidden_states_TD).to(hidden_states_TD.dtype)

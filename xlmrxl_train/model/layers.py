@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from xlmrxl_train.model.prepacking import PrepackableLinear
+
 _LANE_VALUES = 65536  # one random 16-bit number decides about one element
 
 
@@ -27,7 +29,7 @@ def matmul_dtype(module: nn.Module, features: Tensor) -> torch.dtype:
     return features.dtype
 
 
-class Linear(nn.Linear):
+class Linear(PrepackableLinear):
     """A linear layer that casts its input to the dtype of its product."""
 
     def reset_parameters(self) -> None:
@@ -35,7 +37,15 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product in autocast's or the weight's dtype."""
-        return super().forward(input.to(matmul_dtype(self, input)))
+        return self.product(input.to(matmul_dtype(self, input)))
+
+
+class LinearBeforeGelu(Linear):
+    """A linear layer that can apply the GELU after it, which is cheaper while its weight is prepacked."""
+
+    def forward(self, input: Tensor, *, gelu: bool = False) -> Tensor:
+        """Return the product in autocast's or the weight's dtype, with `gelu` its GELU."""
+        return self.product(input.to(matmul_dtype(self, input)), gelu=gelu)
 
 
 class Embedding(nn.Embedding):

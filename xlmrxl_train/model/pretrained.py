@@ -1,6 +1,7 @@
 """What all public classes share: initialisation, loading, saving, and the settings of a run."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.configuration import ATTENTION_BACKENDS, XLMRobertaXLConfig
 from xlmrxl_train.model.layers import Embedding, LayerNorm
-from xlmrxl_train.model.weights import LoadReport, load_weights, open_checkpoint
+from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.model.weights import LoadReport, load_weights, match_weights, open_checkpoint
 from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -133,17 +135,37 @@ class PreTrained(nn.Module):
             model = cls(config)
         if attn_implementation is not None:
             model.attn_implementation = attn_implementation
-        report = load_weights(
-            model, open_checkpoint(folder), prefix=cls.prefix, head_modules=cls.head_modules,
-            tied=model.tied_weights(), dtype=dtype or torch_dtype, device=torch.device(device or "cpu"),
+        reader = open_checkpoint(folder)
+        stored, report = match_weights(
+            model, reader, prefix=cls.prefix, head_modules=cls.head_modules, tied=model.tied_weights(),
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )  # fmt: skip
+        load_weights(model, reader, stored, dtype or torch_dtype, torch.device(device or "cpu"))
         model.initialize_new(report.new)
         model.tie_weights()
         model.load_report = report
         if model.device.type != "meta":  # there it is only looked at
             report.log(logger, folder)
         return model.eval()
+
+    def source(self, folder: Path | None, seed: int) -> ParameterSource:
+        """Return where the values of a model on the meta device come from, for those who fill it themselves.
+
+        Args:
+            folder: With weights; None: all parameters are new.
+            seed: Of new parameters.
+
+        Raises:
+            CheckpointError: As `from_pretrained`.
+        """
+        std = self.config.initializer_range
+        if folder is None:
+            return ParameterSource(self, std, seed, None, {})
+        reader = open_checkpoint(folder)
+        stored, report = match_weights(
+            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights()
+        )
+        return ParameterSource(self, std, seed, reader, stored, report)
 
     @torch.no_grad()
     def initialize_new(self, names: tuple[str, ...]) -> None:
@@ -168,11 +190,26 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        config = self.config.to_dict(type(self).__name__)
-        config["dtype"] = str(self.dtype).removeprefix("torch.")
-        config.pop("torch_dtype", None)
         entries = [_entry(name, parameter) for name, parameter in self.named_parameters()]
-        write_checkpoint(Path(folder), config, entries, max_shard_bytes)
+        self.write_pretrained(Path(folder), entries, max_shard_bytes=max_shard_bytes)
+
+    def write_pretrained(
+        self, folder: Path, entries: Sequence[TensorEntry], *, max_shard_bytes: float = DEFAULT_SHARD_BYTES
+    ) -> None:
+        """Do the same with values from elsewhere: an engine may hold this model in parts.
+
+        Args:
+            folder: As in `save_pretrained`.
+            entries: One per parameter.
+            max_shard_bytes: As in `save_pretrained`.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        config = self.config.to_dict(type(self).__name__)
+        config["dtype"] = str(entries[0].dtype).removeprefix("torch.")
+        config.pop("torch_dtype", None)
+        write_checkpoint(folder, config, entries, max_shard_bytes)
 
 
 def _entry(name: str, parameter: Tensor) -> TensorEntry:

@@ -26,6 +26,9 @@ _HEAD_PARTS = {
 }  # fmt: skip
 KNOWN_HEAD_NAMES = frozenset(f"{head}.{part}" for head, parts in _HEAD_PARTS.items() for part in parts)
 """What heads are called in checkpoints; such a tensor may stay unused, any other may not."""
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
 _BUFFERS = frozenset({"roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids"})
 """Constants that older versions of transformers stored."""
 
@@ -53,6 +56,9 @@ class CheckpointReader(Protocol):
     def read(self, name: str) -> Tensor:
         """Return a tensor on the CPU, perhaps mapped from the file: copy what must outlive it."""
 
+    def read_part(self, name: str, start: int, count: int) -> Tensor:
+        """Return elements [start, start + count) of the flattened tensor, reading no other bytes of its file."""
+
     def file_of(self, name: str) -> Path:
         """Return the file that holds the tensor."""
 
@@ -64,13 +70,19 @@ class SafetensorsReader:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
         self._handles: dict[Path, Any] = {}
+        self._begins: dict[str, int] = {}  # where a tensor's bytes are in its file
         for path in files:
             try:
-                handle: Any = safe_open(str(path), framework="pt", device="cpu")
+                handle: Any = safe_open(str(path), framework="pt", device="cpu")  # checks sizes and the header
                 self._handles[path] = handle
                 for name in handle.keys():  # noqa: SIM118 - not a mapping
                     self.shapes[name] = tuple(handle.get_slice(name).get_shape())
                     self._files[name] = path
+                with path.open("rb") as file:
+                    header_size = int.from_bytes(file.read(8), "little")
+                    header = json.loads(file.read(header_size))
+                for name in handle.keys():  # noqa: SIM118
+                    self._begins[name] = 8 + header_size + header[name]["data_offsets"][0]
             except (SafetensorError, OSError, ValueError) as error:
                 raise _damaged(path, "safetensors", error) from error
 
@@ -81,6 +93,28 @@ class SafetensorsReader:
         except (SafetensorError, OSError, ValueError) as error:
             raise _damaged(self._files[name], "safetensors", error) from error
         return tensor
+
+    def read_part(self, name: str, start: int, count: int) -> Tensor:
+        """Return some elements in memory of their own: a mapping would count every page of the file that it touches."""
+        path = self._files[name]
+        dtype = _SAFETENSORS_DTYPES.get(self._handles[path].get_slice(name).get_dtype())
+        if dtype is None:
+            return self.read(name).flatten()[start : start + count]
+        part = torch.empty(count, dtype=dtype)
+        if not count:
+            return part
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(self._begins[name] + start * dtype.itemsize)
+                buffer, done = part.view(torch.uint8).numpy().data, 0
+                while done < part.nbytes:
+                    read = file.readinto(buffer[done:])
+                    if not read:
+                        raise ValueError(f"it ends within {name}")
+                    done += read
+        except (OSError, ValueError) as error:
+            raise _damaged(path, "safetensors", error) from error
+        return part
 
     def file_of(self, name: str) -> Path:
         """Return the file that holds the tensor."""
@@ -107,6 +141,10 @@ class TorchReader:
     def read(self, name: str) -> Tensor:
         """Return a tensor mapped from the file."""
         return self._tensors[name]
+
+    def read_part(self, name: str, start: int, count: int) -> Tensor:
+        """Return some elements, mapped from the file."""
+        return self._tensors[name].flatten()[start : start + count]
 
     def file_of(self, name: str) -> Path:
         """Return the file that holds the tensor."""
@@ -199,22 +237,22 @@ def full_names(names: Sequence[str]) -> dict[str, str]:
     return {name: f"roberta.{name}" if bare and name.startswith(starts) else name for name in names}
 
 
-@torch.no_grad()
-def load_weights(
+def match_weights(
     model: nn.Module, reader: CheckpointReader, *, prefix: str, head_modules: tuple[str, ...], tied: Mapping[str, str],
-    dtype: torch.dtype | None, device: torch.device, ignore_mismatched_sizes: bool = False,
-) -> LoadReport:  # fmt: skip
-    """Fill a model on the meta device; peak memory is one model and one tensor.
+    ignore_mismatched_sizes: bool = False,
+) -> tuple[dict[str, str], LoadReport]:  # fmt: skip
+    """Find the tensor of each parameter, by names and shapes alone.
 
     Args:
-        model: On the meta device; its parameters are replaced.
+        model: Perhaps on the meta device.
         reader: The checkpoint.
         prefix: "roberta.", or "" when `model` is the bare encoder.
         head_modules: Modules that the checkpoint may lack as a whole.
         tied: Alias -> parameter; a checkpoint may store either.
-        dtype: Of floating parameters; None keeps the file's.
-        device: Of the parameters.
         ignore_mismatched_sizes: Treat head tensors of another shape as missing.
+
+    Returns:
+        Parameter -> its tensor's name in the checkpoint, without those that are missing; and what is new or unused.
 
     Raises:
         CheckpointError: Tensors are missing, unexpected or of another shape; all are listed.
@@ -227,17 +265,34 @@ def load_weights(
             in_file.setdefault(name, stored)
     heads = tuple(("" if prefix else "roberta.") + head + "." for head in head_modules)
     plan = _match(model, own, in_file, reader, heads, ignore_mismatched_sizes=ignore_mismatched_sizes)
-    default = dtype or next((reader.read(in_file[full]).dtype for full in own if full in plan.found), torch.float32)
-    for full, name in own.items():
-        parameter = model.get_parameter(name)
-        if full in plan.found:
-            source = reader.read(in_file[full])
+    stored_names = {name: in_file[full] for full, name in own.items() if full in plan.found}
+    new = tuple(name for full, name in own.items() if full not in plan.found)
+    return stored_names, LoadReport(new=new, unused=tuple(plan.unused))
+
+
+@torch.no_grad()
+def load_weights(
+    model: nn.Module, reader: CheckpointReader, stored: Mapping[str, str], dtype: torch.dtype | None,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Fill a model on the meta device; peak memory is one model and one tensor. What is not stored stays undefined.
+
+    Args:
+        model: On the meta device; its parameters are replaced.
+        reader: The checkpoint.
+        stored: Of `match_weights`.
+        dtype: Of floating parameters; None keeps the file's.
+        device: Of the parameters.
+    """
+    default = dtype or next((reader.read(name).dtype for name in stored.values()), torch.float32)
+    for name, parameter in list(model.named_parameters()):
+        if name in stored:
+            source = reader.read(stored[name])
             value = torch.empty(source.shape, dtype=dtype or source.dtype, device=device).copy_(source)
         else:
             value = torch.empty(parameter.shape, dtype=default, device=device)
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(value, requires_grad=parameter.requires_grad))
-    return LoadReport(new=tuple(own[full] for full in own if full not in plan.found), unused=tuple(plan.unused))
 
 
 @dataclass(slots=True, kw_only=True)

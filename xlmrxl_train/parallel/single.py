@@ -5,23 +5,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmrxl_train.parallel.strategy import MakeOptimizer, StepResult, autocast, norm_of_gradients
+from xlmrxl_train.parallel.blueprint import Blueprint
+from xlmrxl_train.parallel.probe import Probe
+from xlmrxl_train.parallel.strategy import StepResult, autocast, moments_of, norm_of_gradients, scaled
 from xlmrxl_train.parallel.world import World
 
 
 class SingleStrategy:
     """A model, an optimizer and a device."""
 
-    def __init__(
-        self, world: World, model: nn.Module, make_optimizer: MakeOptimizer, precision: str, max_grad_norm: float
-    ) -> None:
+    whole = True
+
+    def __init__(self, world: World, blueprint: Blueprint, precision: str, max_grad_norm: float) -> None:
+        """Give the model memory and values, then make its optimizer."""
         self.world = world
-        self.model = model.to(world.device)
-        self.root: nn.Module = self.model  # what forward calls; a wrapper in DDP
-        self.optimizer = make_optimizer(self.model)
         self.precision = precision
         self.max_grad_norm = max_grad_norm
-        self.trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.shapes = blueprint.shapes
+        self.model = blueprint.model
+        self.build(blueprint)
+        self.root: nn.Module = self.model  # what forward calls; a wrapper in DDP
+        self.optimizer = blueprint.make_optimizer(self.model)
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.trainable = set(self.parameters)
+
+    def build(self, blueprint: Blueprint) -> None:
+        """Make the whole model in this process."""
+        blueprint.give_memory(self.model, torch.float32, self.world.device)
+        blueprint.fill()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add the gradients of one micro-batch."""
@@ -29,7 +40,7 @@ class SingleStrategy:
             self.model.train()
         with autocast(self.precision, self.world.device):
             loss_sum: torch.Tensor = self.root(**inputs).loss_sum
-        (loss_sum * scale).backward()
+        scaled(loss_sum, scale).backward()
         return loss_sum.detach()
 
     @torch.no_grad()
@@ -42,40 +53,50 @@ class SingleStrategy:
 
     def step(self, lr: float) -> StepResult:
         """Clip, update unless the norm is not finite, and clear gradients."""
-        norm_tensor = norm_of_gradients(self.trainable)
+        trainable = list(self.parameters.values())
+        norm_tensor = self.total_norm(trainable)
         norm = float(norm_tensor)
         skipped = norm != norm or norm == float("inf")
+        unchanged = False
         if not skipped:
             if 0 < self.max_grad_norm < norm + 1e-6:  # else torch would multiply every gradient by 1
-                torch.nn.utils.clip_grads_with_norm_(self.trainable, self.max_grad_norm, norm_tensor)
+                torch.nn.utils.clip_grads_with_norm_(trainable, self.max_grad_norm, norm_tensor)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
+            probe = Probe(self.local_weights())
             self.optimizer.step()
+            unchanged = probe.unchanged()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(grad_norm=norm, skipped=skipped)
+        return StepResult(grad_norm=norm, skipped=skipped, unchanged=unchanged)
+
+    def total_norm(self, trainable: list[nn.Parameter]) -> torch.Tensor:
+        """Return the norm of the gradients, the same on every rank."""
+        return norm_of_gradients(trainable)
+
+    def local_weights(self) -> list[torch.Tensor]:
+        """Return this process's parts of the trainable weights."""
+        return list(self.parameters.values())
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return weights and moments; the moments are zeros where no step has been made."""
         state = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                entry = self.optimizer.state.get(parameter, {})
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    tensor = entry[moment] if moment in entry else torch.zeros_like(parameter.detach())
-                    state[f"optimizer.{name}.{moment}"] = tensor
+        for name, parameter in self.parameters.items():
+            entry = self.optimizer.state.get(parameter, {})
+            for moment in moments_of(self.optimizer):
+                tensor = entry[moment] if moment in entry else torch.zeros_like(parameter.detach())
+                state[f"optimizer.{name}.{moment}"] = tensor
         return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over weights and moments, after `steps` updates."""
         fused = {id(p): group.get("fused") for group in self.optimizer.param_groups for p in group["params"]}
+        moments = moments_of(self.optimizer)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(state[f"model.{name}"])
-                if parameter.requires_grad:
+                if parameter.requires_grad and moments:
+                    device = parameter.device if fused[id(parameter)] else torch.device("cpu")
                     self.optimizer.state[parameter] = {
-                        "step": torch.tensor(
-                            float(steps), device=parameter.device if fused[id(parameter)] else torch.device("cpu")
-                        ),
-                        "exp_avg": state[f"optimizer.{name}.exp_avg"],
-                        "exp_avg_sq": state[f"optimizer.{name}.exp_avg_sq"],
+                        "step": torch.tensor(float(steps), device=device),
+                        **{moment: state[f"optimizer.{name}.{moment}"] for moment in moments},
                     }

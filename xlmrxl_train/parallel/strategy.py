@@ -1,6 +1,6 @@
 """The contract between the training loop and an engine, and what the engines have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,25 +10,29 @@ from torch import nn
 
 from xlmrxl_train.parallel.world import World
 
-MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
-
 
 @dataclass(kw_only=True, slots=True)
 class StepResult:
     """What one optimizer step did."""
 
     grad_norm: float  # over all parameters and ranks, before clipping
-    skipped: bool  # the norm was not finite: no weight was changed, on any rank
+    skipped: bool  # a loss or gradient was not finite: no weight was changed, on any rank
+    unchanged: bool = False  # no weight differs although none of this was the reason; see `parallel/probe.py`
 
 
 class Strategy(Protocol):
     """One way to spread a model over the world. The loop calls it the same way whichever it is."""
 
     world: World
-    model: nn.Module  # the public model, as built: names and shapes of its parameters are the checkpoint's
+    model: nn.Module  # the public model; its parameters are this process's parts
+    shapes: dict[str, torch.Size]  # of whole parameters, by name
+    trainable: set[str]  # names of parameters
+    whole: bool  # whether every parameter is whole in this process at all times
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Run one micro-batch forward and backward, and add the gradients of its loss sum times `scale`.
+
+        A loss that is not finite makes gradients that are not, so that `step` skips the update on every rank.
 
         Args:
             inputs: Keyword arguments of the model's forward.
@@ -47,7 +51,10 @@ class Strategy(Protocol):
         """Clip, update the weights at learning rate `lr`, and clear gradients."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return weights and moments under the model's own names, as tensors that `load_state_dict` fills in place."""
+        """Return weights and moments, float32, under the model's own names, as tensors that are filled in place.
+
+        Each is whole, or a TensorSlice where processes hold parts.
+        """
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over `state`, whose tensors came from `state_dict`, after `steps` updates of the optimizer."""
@@ -62,6 +69,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def scaled(loss_sum: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return `loss_sum` times `scale`, with a gradient of NaN where the loss is not finite.
+
+    The gradient of such a loss may be finite; without a word among the ranks, NaN in it reaches all of them.
+    """
+    return loss_sum * torch.where(loss_sum.detach().isfinite(), scale, torch.nan)
+
+
 def norm_of_gradients(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
     """Return the norm of all gradients together, a float32 scalar."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    """Return the names of an optimizer's state tensors that are shaped as the parameter."""
+    return ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.Adam) else ()  # AdamW is one

@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from xlmrxl_train.errors import CheckpointError
+from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 
 INDEX = "index.json"
@@ -271,7 +272,20 @@ def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
     """
     world.first(lambda: folder.mkdir())
     with _plain_faults():
-        dcp.save(dict(tensors), storage_writer=_Writer(folder, world.rank), no_dist=world.size == 1)
+        dcp.save(
+            dict(tensors),
+            storage_writer=_Writer(folder, world.rank),
+            process_group=world.group,
+            no_dist=world.size == 1,
+        )
+
+
+def staged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies in host memory, which training does not change."""
+    return {
+        name: tensor.staged() if isinstance(tensor, TensorSlice) else tensor.detach().to("cpu", copy=True)
+        for name, tensor in tensors.items()
+    }
 
 
 def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -> None:
@@ -298,6 +312,26 @@ def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
         raise CheckpointError(
             f"{folder} cannot be read: {error.strerror or error}. Every rank needs the same files: use a shared folder."
         ) from error
+
+
+def read_tensor(folder: Path, entry: dict[str, Any]) -> torch.Tensor:
+    """Return one tensor, whole, from the pieces of its entry in the index, in one process.
+
+    Raises:
+        CheckpointError: A file ends too early.
+    """
+    whole = torch.empty(entry["shape"], dtype=_dtype(entry["dtype"]))
+    for piece in entry["pieces"]:
+        part = whole
+        for dimension, (offset, size) in enumerate(zip(piece["offsets"], piece["sizes"], strict=True)):
+            part = part.narrow(dimension, offset, size)
+        values = torch.empty(piece["sizes"], dtype=whole.dtype)
+        with (folder / piece["file"]).open("rb") as stream:
+            stream.seek(piece["begin"])
+            if values.numel() and stream.readinto(_bytes(values)) != values.nbytes:
+                raise CheckpointError(f"{stream.name} ends within a tensor. Use another checkpoint.")
+        part.copy_(values)
+    return whole
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """The processes of a run: who am I, and the few things that ranks say to one another outside of gradients."""
 
+import atexit
+import itertools
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,24 +14,35 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
-from xlmrxl_train.config import StrategyConfig
+from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError
+from xlmrxl_train.launcher import launched
 
 T = TypeVar("T")
 
-_LEFT: list[dist.ProcessGroup] = []  # groups that were left, kept to the end of the process; `World.close` says why
-
-
-def launched_ranks() -> int:
-    """Return how many processes the launcher started, 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+_groups = itertools.count()  # each has a name of its own in the store, which keeps those of earlier ones
+_before_leaving: list[Callable[[], None]] = []
+LAST_CHANCE = 0.1  # seconds for threads of a group that an engine keeps to free what the last collectives carried
+MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
 @cache
 def _store() -> dist.Store:
-    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others."""
-    store: dist.Store = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))[0]
+    """Return the launcher's key-value store; kept, because rank 0 may serve it to the others.
+
+    Raises:
+        ConfigError: The other ranks cannot be reached, or do not come.
+    """
+    try:
+        store: dist.Store = next(iter(dist.rendezvous("env://", timeout=MEETING_TIME)))[0]
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
+        ) from error
     return store
 
 
@@ -37,10 +51,11 @@ def from_first_rank(make: Callable[[], T]) -> T:
 
     An exception on rank 0 is raised on every rank, so that no rank waits for one that has stopped.
     """
-    if launched_ranks() == 1:
+    here = launched()
+    if here.size == 1:
         return make()
     store = dist.PrefixStore("compose", _store())
-    if os.environ["RANK"] == "0":
+    if here.rank == 0:
         value: T | Exception
         try:
             value = make()
@@ -81,15 +96,18 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    group: dist.ProcessGroup | None = None  # whose collectives are used; None: the main one
 
     @classmethod
     def open(cls, config: StrategyConfig) -> "World":
         """Choose the device and join the process group where a launcher started several processes.
 
         Raises:
-            ConfigError: The device is not there, or the strategy is not for this number of processes.
+            ConfigError: The device is not there, the strategy is not for this number of processes, or the launcher's
+                environment is wrong.
         """
-        size, local_rank = launched_ranks(), int(os.environ.get("LOCAL_RANK", "0"))
+        here = launched()
+        size, local_rank = here.size, here.local_rank
         if config.name == "single" and size > 1:
             raise ConfigError(f"strategy=single runs in one process, the launcher started {size}. Use strategy=ddp.")
         if config.device == "cuda" and not torch.cuda.is_available():
@@ -103,15 +121,21 @@ class World:
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(device)
-        if size > 1 and not dist.is_initialized():
+        if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("group", _store()),
-                rank=int(os.environ["RANK"]),
+                store=dist.PrefixStore(f"group-{next(_groups)}", _store()) if size > 1 else dist.HashStore(),
+                rank=here.rank,
                 world_size=size,
                 timeout=timedelta(minutes=config.timeout_minutes),
             )
-        return cls(rank=int(os.environ.get("RANK", "0")), size=size, local_rank=local_rank, device=device)
+            atexit.register(_leave)  # where an exception comes before `close`
+        return cls(rank=here.rank, size=size, local_rank=local_rank, device=device)
+
+    def beside(self) -> "World":
+        """Return the same ranks with collectives of their own, on host memory, for a thread beside training."""
+        group = dist.new_group(backend="gloo") if self.size > 1 else None
+        return World(rank=self.rank, size=self.size, local_rank=self.local_rank, group=group)
 
     @property
     def is_first(self) -> bool:
@@ -121,12 +145,12 @@ class World:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(self.group)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add `values` over all ranks, in place, and return them."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -138,7 +162,7 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, device=torch.device("cpu"))
+        dist.broadcast_object_list(values, group=self.group, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -146,7 +170,7 @@ class World:
         if self.size == 1:
             return [value]
         gathered: list[T | None] = [None] * self.size
-        dist.gather_object(value, gathered if self.is_first else None)
+        dist.gather_object(value, gathered if self.is_first else None, group=self.group)
         return [item for item in gathered if item is not None] if self.is_first else []
 
     def first(self, action: Callable[[], T]) -> T:
@@ -163,13 +187,23 @@ class World:
             raise fault
         return value  # type: ignore[return-value]
 
-    def close(self) -> None:
-        """Leave the process group.
+    def before_leaving(self, action: Callable[[], None]) -> None:
+        """Let `action` be called before the process group is left: it drops what holds the group outside of Python."""
+        _before_leaving.append(action)
 
-        The object outlives it: DDP's reducer would be the last to drop it, and waits for gloo's threads while it holds
-        the lock of Python's interpreter, which such a thread may need to free a tensor. Then neither ever goes on.
-        """
-        if self.size > 1 and dist.is_initialized():
-            if dist.group.WORLD is not None:
-                _LEFT.append(dist.group.WORLD)
-            dist.destroy_process_group()
+    def close(self) -> None:
+        """Leave the process group."""
+        _leave()
+
+
+def _leave() -> None:
+    """Free the process group, and with it its threads, where Python frees it: torch lets go of Python's lock there.
+
+    Were it freed by something else that holds the lock, it would wait for threads that wait for the lock; and threads
+    that are left when Python ends are aborted.
+    """
+    while _before_leaving:
+        _before_leaving.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        time.sleep(LAST_CHANCE)

@@ -14,13 +14,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
 from xlmrxl_train.errors import FROM_FIRST_RANK, CheckpointError
-from xlmrxl_train.parallel import Strategy
-from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors
+from xlmrxl_train.parallel import Strategy, World
+from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors, staged
+from xlmrxl_train.training.background import Background, fits_in_memory
 from xlmrxl_train.training.state import TrainState
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
@@ -30,10 +33,17 @@ MAX_JSON_BYTES = 1 << 24  # of manifest.json and state.json, which have a few li
 class Checkpointer:
     """Writes and reads the checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
-        """Use `folder`, keeping the latest `keep` checkpoints and the best one of each of them."""
+    def __init__(self, folder: Path, *, keep: int, background: bool = False) -> None:
+        """Use `folder`, keeping the latest `keep` checkpoints and the best one of each of them.
+
+        Args:
+            folder: Of one run.
+            keep: At least 1.
+            background: `save` returns when tensors are copied to host memory; they are written while training goes on.
+        """
         self.folder = folder
         self.keep = keep
+        self.writer = Background() if background else None
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` optimizer steps."""
@@ -43,13 +53,33 @@ class Checkpointer:
         """Write a checkpoint from all ranks, then remove those that are neither among the latest nor the best.
 
         Raises:
-            CheckpointError: The folder cannot be written, by whichever rank; what was there before is untouched.
+            CheckpointError: The folder cannot be written, by whichever rank; what was there before is untouched. Of a
+                checkpoint that is written in the background, the next `save` or `wait` raises it.
         """
-        world, final = strategy.world, self.path(state.step)
-        partial = self._hidden(state.step, "partial")
+        tensors = strategy.state_dict()
+        if self.writer is None:
+            return self._write(tensors, state, strategy.world)
+        self.writer.wait()
+        if not fits_in_memory(tensors, strategy.world):
+            return self._write(tensors, state, strategy.world)
+        copies, counters, world = staged(tensors), replace(state), self.writer.world(strategy.world)
+        self.writer.start(lambda: self._write(copies, counters, world))
+        return self.path(state.step)
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is complete.
+
+        Raises:
+            CheckpointError: It could not be written.
+        """
+        if self.writer is not None:
+            self.writer.wait()
+
+    def _write(self, tensors: dict[str, torch.Tensor], state: TrainState, world: World) -> Path:
+        final, partial = self.path(state.step), self._hidden(state.step, "partial")
         try:
             world.first(lambda: _make_anew(partial))
-            save_tensors(partial / TENSORS, strategy.state_dict(), world)
+            save_tensors(partial / TENSORS, tensors, world)
             world.first(lambda: self._complete(state))
         except OSError as error:
             if world.is_first:

@@ -6,30 +6,39 @@ from torch import nn
 from xlmrxl_train.config import OptimizerConfig
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return two groups of trainable parameters: matrices decay; biases, norms and embeddings do not."""
-    not_decayed = {
+class OptimizerPlan:
+    """Which parameters decay, by name: known before an engine changes their shapes."""
+
+    def __init__(self, config: OptimizerConfig, model: nn.Module) -> None:
+        """Look at a model with its real shapes, perhaps on the meta device."""
+        self.config = config
+        self.decayed = decayed_names(model)
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return AdamW for the same model, fused (one kernel for all tensors), which CPU and CUDA both have."""
+        config = self.config
+        beta1, beta2 = config.betas
+        groups = self.groups(model)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True)
+
+    def groups(self, model: nn.Module) -> list[dict[str, object]]:
+        """Return the trainable parameters that decay, and those that do not."""
+        trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        decay = [parameter for name, parameter in trainable.items() if name in self.decayed]
+        keep = [parameter for name, parameter in trainable.items() if name not in self.decayed]
+        groups: list[dict[str, object]] = [
+            {"params": decay, "weight_decay": self.config.weight_decay},
+            {"params": keep, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def decayed_names(model: nn.Module) -> set[str]:
+    """Return the names of matrices; biases, norms and embeddings do not decay."""
+    kept = {
         id(parameter)
         for module in model.modules()
         if isinstance(module, nn.Embedding | nn.LayerNorm)
         for parameter in module.parameters(recurse=False)
     }
-    decay: list[nn.Parameter] = []
-    keep: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            matrix = parameter.dim() > 1 and id(parameter) not in not_decayed
-            (decay if matrix else keep).append(parameter)
-    groups: list[dict[str, object]] = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": keep, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return AdamW, fused (one kernel for all tensors), which CPU and CUDA both have."""
-    beta1, beta2 = config.betas
-    return torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=(beta1, beta2), eps=config.eps, fused=True
-    )
+    return {name for name, parameter in model.named_parameters() if parameter.dim() > 1 and id(parameter) not in kept}

@@ -11,6 +11,7 @@ class TrainState:
     step: int = 0  # optimizer steps done, skipped ones included; also the number of the next step
     skipped: int = 0  # steps that changed no weight because loss or gradient was not finite
     skipped_in_a_row: int = 0
+    unchanged: int = 0  # steps that changed no weight for no reason known: an engine's silence, or a rate too small
     tokens: int = 0  # real tokens seen, over all ranks
     loss_sum: float = 0.0  # over all targets since the last line of the log
     num_targets: float = 0.0  # likewise

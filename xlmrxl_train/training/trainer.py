@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,9 +102,11 @@ class Trainer:
                 advance(self._log(step) if log else "")
                 if step.stop and state.step < total:
                     self._save()
+                    self.checkpointer.wait()
                     raise Stopped
                 self._validate_and_save(total)
                 began = time.monotonic()
+            self.checkpointer.wait()
 
     @property
     def _rate(self) -> tuple[ScheduleConfig, float]:
@@ -129,20 +131,16 @@ class Trainer:
                 loss = self.strategy.accumulate(inputs, counts, last=last)
             if batch.examples:
                 loss_sum += loss
-        world.sum(loss_sum)
-        total_loss = float(loss_sum)
-        if math.isfinite(total_loss):
-            with self._phase("optimizer"):
-                result = self.strategy.step(lr)
-        else:  # its gradient may be finite all the same, where only the sum overflowed
-            self.strategy.model.zero_grad()
-            result = StepResult(grad_norm=math.nan, skipped=True)
+        with self._phase("optimizer"):
+            result = self.strategy.step(lr)
+        changed = torch.tensor(float(not result.unchanged), dtype=torch.float64).to(world.device, non_blocking=True)
+        total_loss, ranks_changed = world.sum(torch.stack([loss_sum, changed])).tolist()
         return Step(
             number=number,
             lr=lr,
             loss_sum=total_loss,
             num_targets=float(sums[0]),
-            result=result,
+            result=replace(result, unchanged=not ranks_changed and lr > 0),
             stop=bool(sums[1] > 0),
         )
 
@@ -160,6 +158,9 @@ class Trainer:
         state.tokens += tokens
         self.window_tokens += tokens
         self.window_seconds += seconds
+        if step.result.unchanged:
+            state.unchanged += 1
+            self.console.say(f"step {state.step} changed no weight, though no loss or gradient was wrong: look at lr")
         if not step.result.skipped:
             state.skipped_in_a_row = 0
             state.loss_sum += step.loss_sum
@@ -200,6 +201,7 @@ class Trainer:
                 "tokens": state.tokens,
                 "tokens_per_second": round(speed, 1),
                 "skipped": state.skipped,
+                "unchanged": state.unchanged,
             }
             self.metrics.log("train", values)
         return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s"
@@ -219,6 +221,7 @@ class Trainer:
                 score = self.validate(state)
             except Stopped:
                 self._save()  # the validation will be done first when the run goes on
+                self.checkpointer.wait()
                 raise
             state.validated_step = state.step
             if score is not None and (state.best_score is None or score > state.best_score):

@@ -1,0 +1,174 @@
+"""Every rule that a configuration must keep, broken once."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
+from xlmrxl_train.cli import load_config
+from xlmrxl_train.config import Config
+from xlmrxl_train.errors import ConfigError
+
+# A value that breaks a rule, by the rule's words or, where there are several ways to break it, by key.
+BROKEN = {
+    "greater than 0": 0,
+    "0 or more": -1,
+    "at least 0 and below 1": 1.0,
+    "greater than 2 (two positions are never used)": 2,
+    "a folder, with names of at most 250 characters": "",
+    "between 0 and 1": 1.5,
+    "two numbers, each at least 0 and below 1": [0.9],
+    "at least 8": 7,
+    "at least one language, each once": [],
+    "languages, each once": ["en", "en"],
+    "finite numbers above 0": [1.0, float("inf")],
+    "wandb | tensorboard, each at most once": ["mlflow"],
+    "1 to 128 characters, none of / \\ # ? % :": "a/b",
+    "words of 1 to 64 characters": ["x" * 65],
+    "a folder's name of 1 to 250 characters, without ..": "..",
+}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Callable[[], Config]:
+    """A sound configuration, anew for each call."""
+    sound = load_config(["recipe=xnli", "strategy=ddp"])
+    assert faults_of(sound) == []
+    return lambda: deepcopy(sound)
+
+
+def put(config: Config, key: str, value: Any) -> Config:
+    *sections, name = key.split(".")
+    part: Any = config
+    for section in sections:
+        part = getattr(part, section)
+    setattr(part, name, value)
+    return config
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_a_word_that_is_no_choice(key: str, recipe: Callable[[], Config]) -> None:
+    choices = " | ".join(CHOICES[key])
+    assert faults_of_values(put(recipe(), key, "other")) == [f"{key} must be {choices}, got 'other'."]
+
+
+@pytest.mark.parametrize("key", _RULES)
+def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) -> None:
+    rule, _ = _RULES[key]
+    assert faults_of_values(put(recipe(), key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
+
+
+LABELS = "entailment, neutral, contradiction"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.max_steps", 1 << 41, "train.max_steps must be at most 1,099,511,627,776, got 2,199,023,255,552."),
+        (
+            "model.hidden_size",
+            100,
+            "model.hidden_size must be a multiple of model.num_attention_heads, got 100 and 32.",
+        ),
+        (
+            "model.max_position_embeddings",
+            100,
+            "task.max_length must be at most model.max_position_embeddings - 2 = 98, got 256.",
+        ),
+        (
+            "train.tokens_per_micro_batch",
+            64,
+            "train.tokens_per_micro_batch must hold a sequence of task.max_length = 256 tokens, got 64.",
+        ),
+        (
+            "dataset.kind",
+            "masked_language_modelling",
+            "task=sequence_classification cannot read dataset 'XNLI', whose kind is 'masked_language_modelling'. "
+            "Choose task=masked_language_modelling.",
+        ),
+        ("train.languages", ["xx"], "train.languages must be languages of XNLI, got xx. It has en, fr, es, de, el, "),
+        ("evaluate.languages", ["xx", "yy"], "evaluate.languages must be languages of XNLI, got xx, yy. It has en, "),
+        ("evaluate.select_languages", ["xx"], "evaluate.select_languages must be languages of XNLI, got xx. It has "),
+        ("data.source", "files", "data.source=files needs data.root, got null. Set data.root=<folder of the data set"),
+        ("dataset.metrics", ["perplexity"], "dataset.metrics must suit the task (accuracy, macro_f1), got perplexity"),
+        (
+            "task.problem_type",
+            "ranking",
+            "task.problem_type must be single_label_classification | multi_label_classification | regression, "
+            "got 'ranking'.",
+        ),
+        (
+            "task.problem_type",
+            "multi_label_classification",
+            "task.problem_type=multi_label_classification has no metric yet, so that a run cannot be scored. "
+            "Use single_label_classification.",
+        ),
+        (
+            "task.problem_type",
+            "regression",
+            f"dataset.labels must be empty for regression, got {LABELS}. Remove them.",
+        ),
+        ("dataset.labels", ["a"], "dataset.labels must name at least two classes, got ['a']."),
+        ("dataset.labels", ["a", "b", "a"], "dataset.labels must differ from one another, got a more than once."),
+        ("dataset.label_values", {"0": "yes"}, "dataset.label_values must lead to dataset.labels, got yes."),
+        ("task.class_weights", [1.0, 2.0], "task.class_weights must have one weight per label (3), got 2."),
+        (
+            "dataset.columns",
+            {"text": "a", "label": "b", "text_par": "c"},
+            "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
+        ),
+        ("dataset.columns", {}, "dataset.columns must name a column for label and text, got {}."),
+    ],
+)
+def test_keys_that_do_not_go_together(key: str, value: Any, message: str, recipe: Callable[[], Config]) -> None:
+    faults = faults_of(put(recipe(), key, value))
+    assert any(fault.startswith(message) for fault in faults), faults
+
+
+def test_class_weights_belong_to_single_labels(recipe: Callable[[], Config]) -> None:
+    config = put(put(recipe(), "task.class_weights", [1.0] * 3), "task.problem_type", "multi_label_classification")
+    wanted = "task.class_weights are for single_label_classification, got multi_label_classification. Remove them."
+    assert wanted in faults_of(config)
+
+
+@pytest.mark.parametrize("source", ["hub", "files", "sample"])
+def test_a_source_that_the_data_set_lacks(source: str, recipe: Callable[[], Config]) -> None:
+    config = put(put(put(recipe(), f"dataset.{source}", None), "data.source", source), "data.root", "/data")
+    assert faults_of(config) == [f"data.source={source} needs dataset.{source}, which XNLI lacks."]
+
+
+def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
+    config = put(put(recipe(), "dataset.languages", []), "train.languages", ["all"])
+    assert faults_of(config) == ["dataset.languages must name at least one language, got none."]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.mask_probability", 1.0, "task.mask_probability must be between 0 and 1, got 1.0."),
+        (
+            "dataset.columns",
+            {"text_pair": "b"},
+            "dataset.columns must name a column for text, got {'text_pair': 'b'}. Add text: <column>.",
+        ),
+        (
+            "dataset.columns",
+            {"text": "a", "label": "b"},
+            "dataset.columns has no role 'label'. Its roles are text, text_pair.",
+        ),
+        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+    ],
+)
+def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=demo_pretrain"]), key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
+    config = put(put(recipe(), "seed", -1), "task.max_length", 7)
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    assert caught.value.faults == ("seed must be 0 or more, got -1.", "task.max_length must be at least 8, got 7.")
+    check(recipe())

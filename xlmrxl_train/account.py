@@ -1,0 +1,112 @@
+"""What a run says of itself: what is about to be trained, how scores came about, the scores."""
+
+import json
+import math
+from pathlib import Path
+
+from xlmrxl_train.evaluation.evaluator import LanguageScore
+from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.metrics import load as load_metric
+from xlmrxl_train.parallel import Strategy
+from xlmrxl_train.session import Session
+from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.batches import StepBatches
+from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.trainer import total_steps
+
+Scores = dict[str, LanguageScore]
+
+
+def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
+    """Write one line per language to metrics.jsonl and one for people."""
+    if metrics is None:
+        return
+    for code, score in scores.items():
+        metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
+    shown = Report(
+        protocol=protocol(session, split, TrainState(), 0, selecting=False),
+        languages=scores,
+        metrics=session.task.metrics,
+    )
+    metrics.log("averages", {"step": step, "split": split, **shown.averages()})
+    metric = session.task.metrics[0]
+    values = [score.values[metric] for score in scores.values()]
+    chosen = ", ".join(
+        f"{code} {scores[code].values[metric]:.3f}" for code in session.select_languages if code in scores
+    )
+    session.console.say(
+        f"step {step} {split} {metric}: {chosen + ', ' if chosen else ''}"
+        f"mean over {len(values)} languages {sum(values) / len(values):.3f}"
+    )
+
+
+def selection_score(session: Session, scores: Scores) -> float | None:
+    """Return the mean of the first metric over the selection languages, signed so that higher is better."""
+    metric = session.task.metrics[0]
+    values = [scores[code].values[metric] for code in session.select_languages if code in scores]
+    if not values or any(math.isnan(value) for value in values):
+        return None
+    return (1 if load_metric(metric).HIGHER_IS_BETTER else -1) * sum(values) / len(values)
+
+
+def protocol(session: Session, split: str, state: TrainState, selected: int, selecting: bool) -> Protocol:
+    """Return how the scores of this session's run came about."""
+    config = session.config
+    used = [("train", session.train_languages), (split, session.evaluate_languages)]
+    used += [("validation", session.select_languages)] if selecting else []
+    stand_ins = [
+        text for part, languages in used for code in languages for text in session.source.stand_ins(part, code)
+    ]
+    return Protocol(
+        recipe=config.run.recipe,
+        model=redact(config.model.path or config.model.name),
+        dataset=config.dataset.name,
+        split=split,
+        source=session.source.kind,
+        train_languages=session.train_languages,
+        select_split="validation" if selecting else None,
+        select_languages=session.select_languages if selecting else [],
+        select_metric=session.task.metrics[0],
+        stand_ins=list(dict.fromkeys(stand_ins)),
+        limit=config.data.limit,
+        seed=config.seed,
+        steps=state.step,
+        tokens=state.tokens,
+        selected_step=selected,
+    )
+
+
+def trained_protocol(session: Session, folder: Path) -> Protocol:
+    """Return the protocol of the run in `folder`, from its report, for an evaluation of its model in this session."""
+    now = protocol(session, "test", TrainState(), 0, selecting=False)
+    report = folder / "report.json"
+    if report.is_file():
+        then = json.loads(report.read_text(encoding="utf-8"))["protocol"]
+        changed = {"dataset": now.dataset, "source": now.source, "limit": now.limit, "split": now.split}
+        stand_ins = list(dict.fromkeys([*then["stand_ins"], *now.stand_ins]))
+        return Protocol(**(then | changed | {"stand_ins": stand_ins}))
+    return now
+
+
+def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
+    """Say what is about to be trained, on what, for how long."""
+    total = sum(shape.numel() for shape in strategy.shapes.values())
+    trainable = sum(strategy.shapes[name].numel() for name in strategy.trainable)
+    steps = total_steps(session.config, batches.steps_per_epoch)
+    corpus = batches.corpus
+    say = session.console.say
+    say(f"run     {session.config.run.dir}")
+    say(
+        f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
+    )
+    say(
+        f"data    {session.config.dataset.name} ({session.source.kind}): {len(corpus):,} examples, "
+        f"{int(corpus.sizes.sum()):,} tokens, {', '.join(corpus.languages)}"
+    )
+    for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
+        say(f"        stand-in: {text}")
+    say(
+        f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
+        f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
+    )

@@ -1,0 +1,98 @@
+"""Where the values of a model's parameters come from, piece by piece: a checkpoint's files, or random numbers.
+
+A process that holds a part of the model asks for that part alone. Every parameter that is drawn has random numbers of
+its own, so any process can draw any of them, in any order, and all draw the same.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xlmrxl_train.model.layers import Embedding, LayerNorm
+from xlmrxl_train.model.weights import CheckpointReader, LoadReport
+
+PIECE_BYTES = 1 << 26  # read at a time: a larger buffer is no faster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewParameter:
+    """How a parameter is drawn that no file holds."""
+
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    zero_row: int | None = None
+    """A row of zeros: the padding token's."""
+
+    def values(self, start: int, count: int, seed: int) -> Tensor:
+        """Return elements [start, start + count) of the flattened tensor, float32."""
+        if self.std == 0.0:
+            return torch.full((count,), self.mean)
+        drawn = torch.empty(self.shape).normal_(self.mean, self.std, generator=torch.Generator().manual_seed(seed))
+        if self.zero_row is not None:
+            drawn[self.zero_row] = 0.0
+        return drawn.flatten()[start : start + count].clone()  # a copy lets go of the whole
+
+
+class ParameterSource:
+    """The values that a model on the meta device is to be filled with."""
+
+    def __init__(
+        self, model: nn.Module, std: float, seed: int, reader: CheckpointReader | None, stored: Mapping[str, str],
+        report: LoadReport | None = None,
+    ) -> None:  # fmt: skip
+        """Describe every parameter of `model`.
+
+        Args:
+            model: Its shapes count, not its memory.
+            std: Deviation of new matrices (`initializer_range`).
+            seed: Of all random numbers.
+            reader: The checkpoint; None: everything is new.
+            stored: Parameter -> its name in the checkpoint; the others are new.
+            report: What the checkpoint lacks, for people.
+        """
+        self.seed = seed
+        self.reader = reader
+        self.stored = stored
+        self.report = report
+        self.new = {
+            name: _new_parameter(model, name, std) for name, _ in model.named_parameters() if name not in stored
+        }
+
+    def values(self, name: str, start: int, count: int) -> Tensor:
+        """Return elements [start, start + count) of a flattened parameter, on the CPU, in the file's dtype or float32.
+
+        Raises:
+            CheckpointError: The file cannot be read.
+        """
+        if name in self.new:
+            return self.new[name].values(start, count, zlib.crc32(name.encode(), self.seed % 2**32))
+        assert self.reader is not None
+        return self.reader.read_part(self.stored[name], start, count)
+
+    @torch.no_grad()
+    def fill(self, target: Tensor, name: str, start: int = 0) -> None:
+        """Fill `target`, one-dimensional and contiguous, with the elements from `start` on."""
+        pieces = target.split(max(1, PIECE_BYTES // target.element_size())) if name in self.stored else (target,)
+        for piece in pieces:
+            piece.copy_(self.values(name, start, piece.numel()))
+            start += piece.numel()
+
+
+def _new_parameter(model: nn.Module, name: str, std: float) -> NewParameter:
+    """Return how the Hub draws a parameter: N(0, std), zero biases and padding rows, layer norms 1 and 0.
+
+    Source: transformers 5.23, PreTrainedModel._init_weights.
+    """
+    owner_name, _, attribute = name.rpartition(".")
+    owner, shape = model.get_submodule(owner_name), tuple(model.get_parameter(name).shape)
+    if isinstance(owner, LayerNorm):
+        return NewParameter(shape=shape, mean=1.0 if attribute == "weight" else 0.0, std=0.0)
+    if attribute != "weight":
+        return NewParameter(shape=shape, mean=0.0, std=0.0)
+    return NewParameter(
+        shape=shape, mean=0.0, std=std, zero_row=owner.padding_idx if isinstance(owner, Embedding) else None
+    )

@@ -1,0 +1,191 @@
+"""Which part of each parameter a process has under ZeRO, as slices of the whole tensor, and how to write to it.
+
+Stage 3: rank r has elements [r * c, r * c + c) of the flattened parameter, c = ceil(numel / ranks). Stages 1 and 2: one
+buffer per group of parameters is cut into equal parts, so a process has all, none or a piece of a parameter. Frozen
+parameters have no float32 copy: a float32 copy of what forward reads stands for them.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import nn
+
+from xlmrxl_train.parallel.strategy import moments_of
+from xlmrxl_train.parallel.tensor_slice import TensorSlice
+from xlmrxl_train.parallel.world import World
+
+
+class Partition(ABC):
+    """One process's parts of float32 weights and moments."""
+
+    def __init__(self, engine: Any, model: nn.Module, world: World, shapes: dict[str, torch.Size]) -> None:
+        self.zero = engine.optimizer  # DeepSpeed's, around torch's
+        self.optimizer: torch.optim.Optimizer = self.zero.optimizer
+        self.world = world
+        self.shapes = shapes
+        self.parameters = dict(model.named_parameters())
+        self.moment_names = moments_of(self.optimizer)
+
+    @property
+    @abstractmethod
+    def flat_groups(self) -> list[torch.Tensor]:
+        """This process's float32 weights, one flat tensor per group: the parameters of torch's optimizer."""
+
+    @abstractmethod
+    def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
+        """Return a view of a trainable parameter's float32 weights or moment; None: none of it is here."""
+
+    @abstractmethod
+    def frozen(self, name: str) -> torch.Tensor:
+        """Return a float32 copy of this process's part of a frozen parameter."""
+
+    @abstractmethod
+    def store_frozen(self, name: str, part: torch.Tensor) -> None:
+        """Take over this process's part of a frozen parameter."""
+
+    @abstractmethod
+    def update_parameters(self) -> None:
+        """Make the parameters that forward reads equal to the float32 weights."""
+
+    def make_state(self) -> None:
+        """Give the optimizer its state before its first step, as after a step of nothing."""
+        for flat in self.flat_groups:
+            if self.moment_names:
+                self.optimizer.state[flat] = {
+                    "step": torch.zeros((), device=self._step_device(flat)),
+                    **{moment: torch.zeros_like(flat) for moment in self.moment_names},
+                }
+
+    def set_steps(self, steps: int) -> None:
+        """Set the number of updates, which the optimizer corrects its moments by."""
+        for flat in self.flat_groups:
+            if self.moment_names:
+                self.optimizer.state[flat]["step"] = torch.tensor(float(steps), device=self._step_device(flat))
+
+    def _step_device(self, flat: torch.Tensor) -> torch.device:
+        fused = any(group.get("fused") for group in self.optimizer.param_groups)
+        return flat.device if fused else torch.device("cpu")
+
+    def local_weights(self) -> list[torch.Tensor]:
+        """Return the float32 weights that the optimizer moves here."""
+        return self.flat_groups
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return this process's parts of all parameters, float32."""
+        parts: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            part = self.part(name) if parameter.requires_grad else self.frozen(name)
+            parts[name] = self._nothing(name) if part is None else part
+        return parts
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """Return this process's parts of the moments, as `<parameter>.<moment>`."""
+        parts: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            if parameter.requires_grad:
+                for moment in self.moment_names:
+                    part = self.part(name, moment)
+                    parts[f"{name}.{moment}"] = self._nothing(name) if part is None else part
+        return parts
+
+    def _nothing(self, name: str) -> TensorSlice:
+        return TensorSlice(torch.empty(0, device=self.world.device), tuple(self.shapes[name]), 0)
+
+    def store_weight(self, name: str, part: torch.Tensor) -> None:
+        """Take over this process's part of a parameter."""
+        if self.parameters[name].requires_grad:
+            self._store(self.part(name), part)
+        else:
+            self.store_frozen(name, part)
+
+    def store_moment(self, name: str, part: torch.Tensor) -> None:
+        """Take over this process's part of `<parameter>.<moment>`."""
+        parameter, _, moment = name.rpartition(".")
+        self._store(self.part(parameter, moment), part)
+
+    def _store(self, here: TensorSlice | None, part: torch.Tensor) -> None:
+        assert isinstance(part, TensorSlice)
+        if here is not None and here.flat.data_ptr() != part.flat.data_ptr():
+            here.flat.copy_(part.flat)
+
+
+class DividedParameters(Partition):
+    """Stage 3."""
+
+    @property
+    def flat_groups(self) -> list[torch.Tensor]:
+        """One per sub-group."""
+        return list(self.zero.fp32_partitioned_groups_flat)
+
+    def _interval(self, name: str) -> tuple[int, int]:
+        numel = self.shapes[name].numel()
+        chunk = -(-numel // self.world.size)
+        start = min(numel, self.world.rank * chunk)
+        return start, min(numel, start + chunk) - start
+
+    def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
+        """Return this rank's interval, without the padding at its end."""
+        start, count = self._interval(name)
+        flat, _ = self.zero._get_fp32_opt_state_partition(
+            self.parameters[name], release_swap_buffers=True, optim_state_key=moment
+        )
+        return TensorSlice(flat.detach()[:count], tuple(self.shapes[name]), start)
+
+    def frozen(self, name: str) -> torch.Tensor:
+        """Return this rank's interval."""
+        start, count = self._interval(name)
+        values = self.parameters[name].ds_tensor.detach().view(-1)[:count]  # type: ignore[attr-defined]
+        return TensorSlice(values.to(self.world.device, torch.float32, copy=True), tuple(self.shapes[name]), start)
+
+    def store_frozen(self, name: str, part: torch.Tensor) -> None:
+        """Round to the dtype that forward reads."""
+        assert isinstance(part, TensorSlice)
+        self.parameters[name].ds_tensor.data.view(-1)[: part.flat.numel()].copy_(part.flat)  # type: ignore[attr-defined]
+
+    def update_parameters(self) -> None:
+        """Copy, also in float32, where DeepSpeed keeps a second copy."""
+        for name, parameter in self.parameters.items():
+            if parameter.requires_grad and (part := self.part(name)) is not None:
+                ds_tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+                ds_tensor.data.view(-1)[: part.flat.numel()].copy_(part.flat)
+
+
+class DividedMoments(Partition):
+    """Stages 1 and 2."""
+
+    @property
+    def flat_groups(self) -> list[torch.Tensor]:
+        """One per group of parameters."""
+        return [flat for group in self.optimizer.param_groups for flat in group["params"]]
+
+    def make_state(self) -> None:
+        """Let DeepSpeed find each parameter's part of the moments too."""
+        super().make_state()
+        self.zero._lazy_init_hp_params_optimizer_state()
+
+    def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
+        """Return what of the parameter lies in this rank's piece of its group's buffer."""
+        mapping = self.parameters[name]._hp_mapping  # type: ignore[attr-defined]
+        if mapping is None:
+            return None
+        fragment = mapping.get_hp_fragment(moment)
+        return TensorSlice(fragment.detach().view(-1), tuple(self.shapes[name]), mapping.lp_fragment_address.start)
+
+    def frozen(self, name: str) -> torch.Tensor:
+        """Return the whole parameter."""
+        return self.parameters[name].detach().float()
+
+    def store_frozen(self, name: str, part: torch.Tensor) -> None:
+        """Round to the dtype that forward reads."""
+        self.parameters[name].data.copy_(part)
+
+    def update_parameters(self) -> None:
+        """Copy and gather."""
+        self.zero.update_lp_params()
+
+
+def make_partition(engine: Any, model: nn.Module, world: World, shapes: dict[str, torch.Size]) -> Partition:
+    """Return the partition of the engine's stage."""
+    kind = DividedParameters if engine.zero_optimization_stage() == 3 else DividedMoments
+    return kind(engine, model, world, shapes)
