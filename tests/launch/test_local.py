@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -105,6 +106,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path) -> None:
     for rank in ranks(launcher):
         rank.suspend()  # they will not save in time
     launcher.send_signal(signal.SIGINT)
+    time.sleep(1)  # two at once are one
     launcher.send_signal(signal.SIGINT)
     assert launcher.wait(timeout=20) == 130
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the end of the ranks", 20)
