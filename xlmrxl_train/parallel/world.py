@@ -43,7 +43,8 @@ def _store() -> dist.Store:
             f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
             f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
         ) from error
-    return store
+    # torchrun keeps one store for all its restarts, with the addresses of ranks that are gone.
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def from_first_rank(make: Callable[[], T]) -> T:
