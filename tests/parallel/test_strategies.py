@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import DIVIDED, WORDS, assert_same, launch, tensors
+from engines import DIVIDED, WORDS, assert_same, launch, tensors
 
 STRATEGIES = {
     "single": (1, ["strategy=single"]),

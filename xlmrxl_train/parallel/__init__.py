@@ -5,9 +5,18 @@ from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.memory import check_memory
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import StepResult, Strategy
-from xlmrxl_train.parallel.world import World, from_first_rank
+from xlmrxl_train.parallel.world import World, from_first_rank, naming_lost_ranks
 
-__all__ = ["Blueprint", "StepResult", "Strategy", "World", "check_memory", "from_first_rank", "make_strategy"]
+__all__ = [
+    "Blueprint",
+    "StepResult",
+    "Strategy",
+    "World",
+    "check_memory",
+    "from_first_rank",
+    "make_strategy",
+    "naming_lost_ranks",
+]
 
 
 def make_strategy(config: Config, world: World, blueprint: Blueprint) -> Strategy:

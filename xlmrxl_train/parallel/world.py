@@ -5,7 +5,8 @@ import itertools
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -16,7 +17,7 @@ import torch.distributed as dist
 import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
 from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError
 from xlmrxl_train.launcher import launched
 
 T = TypeVar("T")
@@ -42,7 +43,8 @@ def _store() -> dist.Store:
             f"$MASTER_ADDR and $MASTER_PORT must be where all ranks can meet, got {place}: "
             f"{str(error).splitlines()[0].rstrip('.')}. Start all ranks within {MEETING_TIME}, on a port that is free."
         ) from error
-    return store
+    # torchrun keeps one store for all its restarts, with the addresses of ranks that are gone.
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def from_first_rank(make: Callable[[], T]) -> T:
@@ -67,6 +69,24 @@ def from_first_rank(make: Callable[[], T]) -> T:
         value.add_note(FROM_FIRST_RANK)
         raise value
     return value
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turn what a backend raises when other ranks do not answer into a message.
+
+    Raises:
+        RankLostError: It says what to look at.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/" not in str(error):  # gloo has no exception of its own
+            raise
+        raise RankLostError(
+            f"another rank has failed or did not answer within strategy.timeout_minutes: {str(error).splitlines()[0]} "
+            "See what the other ranks said first; the same command goes on from the last checkpoint."
+        ) from error
 
 
 @dataclass(kw_only=True)
