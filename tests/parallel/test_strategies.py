@@ -45,7 +45,8 @@ def single(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path,
 
 @pytest.mark.parametrize("strategy", [
     "ddp", "fsdp2", "zero3",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_offload")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in (
+        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_offload")),
 ])  # fmt: skip
 def test_three_steps_are_those_of_one_process(strategy, single, cache, tmp_path) -> None:
     reference, expected = single
