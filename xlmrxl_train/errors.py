@@ -32,3 +32,7 @@ class CheckpointError(UserError):
 
 class RunError(UserError):
     """A run folder cannot be used as asked: finished, in use, of another configuration, not a run."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank is gone or no longer answers. Nobody's mistake: exit code 1, and a launcher may start again."""

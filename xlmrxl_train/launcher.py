@@ -57,3 +57,35 @@ def is_first() -> bool:
     """Return whether this process talks to people: rank 0, or each one where the environment is wrong."""
     rank = os.environ.get("RANK", "0")
     return not rank.isdecimal() or not rank.strip("0")
+
+
+# Who starts several processes, how many it says that there are, and which one this is.
+_STARTERS = [
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("mpirun", "PMI_SIZE", "PMI_RANK"),
+]
+
+
+def check_copies() -> None:
+    """Make sure that nobody started this process several times without saying which rank it is.
+
+    Each would train alone, and all would write to one folder.
+
+    Raises:
+        ConfigError: Somebody did; the first of the processes has the message.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return
+    for starter, name, number in _STARTERS:
+        if (count := os.environ.get(name, "1")).isdecimal() and int(count) > 1:
+            fault = (
+                f"$WORLD_SIZE must be set where several processes are started, but {starter} started {count} "
+                f"(${name}) without it. Let it start one torchrun per machine: launch/README.md says how."
+            )
+            raise ConfigError(*[fault] if os.environ.get(number, "0") == "0" else [])
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
+        raise ConfigError(
+            "accelerate launch was asked for several processes, but started one ($MASTER_ADDR without $WORLD_SIZE). "
+            "Give it --multi_gpu, also on CPUs, and leave --cpu out."
+        )

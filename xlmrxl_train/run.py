@@ -14,7 +14,7 @@ from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.launcher import is_first
-from xlmrxl_train.parallel import Strategy, from_first_rank
+from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
 from xlmrxl_train.track.console import Console
@@ -271,13 +271,14 @@ def prepare(config: Config) -> None:
 
 def launch(command: str, compose: Callable[[], Config]) -> int:
     """Run a command on every rank with the configuration that rank 0 composes; return the exit code."""
-    config = from_first_rank(compose)
-    if command == "train":
-        train(config)
-    elif command == "evaluate":
-        evaluate(config.run.dir, config)
-    else:
-        prepare(config)
+    with naming_lost_ranks():
+        config = from_first_rank(compose)
+        if command == "train":
+            train(config)
+        elif command == "evaluate":
+            evaluate(config.run.dir, config)
+        else:
+            prepare(config)
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from launching import DIVIDED, environment
+from engines import DIVIDED, environment
 
 from tests.torchrun import torchrun
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import DIVIDED
+from engines import DIVIDED
 
 from tests.torchrun import torchrun
 

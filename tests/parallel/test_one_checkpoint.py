@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import DIVIDED, WORDS, assert_same, launch, tensors
+from engines import DIVIDED, WORDS, assert_same, launch, tensors
 
 PLACES = {
     "single": (1, ["strategy=single"]),

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import DIVIDED, WORDS, assert_same, launch, tensors
+from engines import DIVIDED, WORDS, assert_same, launch, tensors
 
 STRATEGIES = {
     "single": (1, ["strategy=single"]),
     "ddp": (2, ["strategy=ddp"]),
     "fsdp2": (2, ["strategy=fsdp2"]),
+    "fsdp2_offload": (2, ["strategy=fsdp2", "strategy.offload=true", "strategy.pin_memory=false"]),
+    "fsdp2_hybrid": (4, ["strategy=fsdp2", "strategy.shard_size=2"]),
     "zero1": (2, ["strategy=zero1"]),
     "zero2": (2, ["strategy=zero2"]),
     "zero3": (2, ["strategy=zero3", *DIVIDED]),
@@ -43,7 +45,8 @@ def single(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path,
 
 @pytest.mark.parametrize("strategy", [
     "ddp", "fsdp2", "zero3",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("zero1", "zero2", "zero3_offload")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in (
+        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_offload")),
 ])  # fmt: skip
 def test_three_steps_are_those_of_one_process(strategy, single, cache, tmp_path) -> None:
     reference, expected = single

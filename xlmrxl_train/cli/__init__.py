@@ -15,8 +15,8 @@ from xlmrxl_train.cli import help as help_text
 from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.config import Config, to_dict
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
-from xlmrxl_train.launcher import is_first, launched
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
+from xlmrxl_train.launcher import check_copies, is_first, launched
 from xlmrxl_train.spelling import did_you_mean
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
@@ -45,7 +45,10 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a job of a sweep failed, 2 the user's fault, 130 Ctrl-C."""
+    """Run one command and return its exit code.
+
+    0 done, 1 a job of a sweep or another rank failed, 2 the user's fault, 130 Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         launched()
@@ -62,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults = error.faults if isinstance(error, ConfigError) else (str(error),)
         _say(*(f"error: {fault}" for fault in faults))
         return 2
+    except RankLostError as error:
+        print(f"rank {launched().rank}: error: {error}", file=sys.stderr, flush=True)
+        return 1
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
@@ -132,6 +138,7 @@ def _composed(command: str, arguments: Arguments) -> int:
 
 def _launch(command: str, compose: Callable[[], Config]) -> int:
     """Hand over to `run`, which is the first to import torch; alone, faults are found before that."""
+    check_copies()
     composed = compose() if launched().size == 1 else None
     from xlmrxl_train import run
 
@@ -206,5 +213,5 @@ def _print_config(config: Config) -> int:
 
 def _say(*lines: str) -> None:
     """Print to standard error, once per job and not once per rank."""
-    if is_first():
+    if lines and is_first():
         print(*lines, sep="\n", file=sys.stderr, flush=True)

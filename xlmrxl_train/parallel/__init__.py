@@ -7,7 +7,7 @@ from xlmrxl_train.parallel.board import Statement, name_ranks
 from xlmrxl_train.parallel.memory import check_memory
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import StepResult, Strategy
-from xlmrxl_train.parallel.world import World, from_first_rank
+from xlmrxl_train.parallel.world import World, from_first_rank, naming_lost_ranks
 
 __all__ = [
     "Blueprint",
@@ -20,6 +20,7 @@ __all__ = [
     "from_first_rank",
     "make_strategy",
     "name_ranks",
+    "naming_lost_ranks",
     "same_versions",
     "versions",
 ]

@@ -5,7 +5,8 @@ import itertools
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -16,7 +17,7 @@ import torch.distributed as dist
 import torch.distributed.nn  # before there is a group, which its default arguments would keep
 
 from xlmrxl_train.config import FSDP2Config, StrategyConfig, ZeroConfig
-from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, UserError
+from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
 from xlmrxl_train.launcher import launched
 from xlmrxl_train.parallel.agreement import same_versions, versions
 from xlmrxl_train.parallel.board import Board, Statement, name_ranks
@@ -84,6 +85,24 @@ def from_first_rank(make: Callable[[], T]) -> T:
         value.add_note(FROM_FIRST_RANK)
         raise value
     return value
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """Turn what a backend raises when other ranks do not answer into a message.
+
+    Raises:
+        RankLostError: It says what to look at.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/" not in str(error):  # gloo has no exception of its own
+            raise
+        raise RankLostError(
+            f"another rank has failed or did not answer within strategy.timeout_minutes: {str(error).splitlines()[0]} "
+            "See what the other ranks said first; the same command goes on from the last checkpoint."
+        ) from error
 
 
 @dataclass(kw_only=True)

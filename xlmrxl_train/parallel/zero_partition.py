@@ -6,6 +6,8 @@ parameters have no float32 copy: a float32 copy of what forward reads stands for
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,11 +53,14 @@ class Partition(ABC):
     def make_state(self) -> None:
         """Give the optimizer its state before its first step, as after a step of nothing."""
         for flat in self.flat_groups:
-            if self.moment_names:
-                self.optimizer.state[flat] = {
-                    "step": torch.zeros((), device=self._step_device(flat)),
-                    **{moment: torch.zeros_like(flat) for moment in self.moment_names},
-                }
+            self._make_state(flat)
+
+    def _make_state(self, flat: torch.Tensor) -> None:
+        if self.moment_names:
+            self.optimizer.state[flat] = {
+                "step": torch.zeros((), device=self._step_device(flat)),
+                **{moment: torch.zeros_like(flat) for moment in self.moment_names},
+            }
 
     def set_steps(self, steps: int) -> None:
         """Set the number of updates, which the optimizer corrects its moments by."""
@@ -151,6 +156,59 @@ class DividedParameters(Partition):
                 ds_tensor.data.view(-1)[: part.flat.numel()].copy_(part.flat)
 
 
+class SwappedParameters(DividedParameters):
+    """Stage 3 with float32 weights and moments on a disk: parts are copies, and are written back."""
+
+    @contextmanager
+    def _in_memory(self, group: int) -> Iterator[torch.Tensor]:
+        """Bring a group's weights and moments into memory, and back to the disk."""
+        self.zero._optimizer_states_and_gradient_swap_in(group)
+        yield self.zero.fp32_partitioned_groups_flat[group]
+        self.zero._optimizer_states_and_gradient_swap_out(group)
+
+    def _each_group(self) -> Iterator[torch.Tensor]:
+        for group in range(len(self.zero.fp32_partitioned_groups_flat)):
+            with self._in_memory(group) as flat:
+                yield flat
+
+    def make_state(self) -> None:
+        """Do so group by group."""
+        for flat in self._each_group():
+            self._make_state(flat)
+
+    def local_weights(self) -> list[torch.Tensor]:
+        """Return what forward reads: the float32 weights are not in memory."""
+        return [p.ds_tensor for p in self.parameters.values() if p.requires_grad]  # type: ignore[attr-defined]
+
+    def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
+        """Return a copy."""
+        start, count = self._interval(name)
+        group, place, _ = self.zero.grad_position[self.zero.get_param_id(self.parameters[name])]
+        with self._in_memory(group) as flat:
+            whole = flat if moment is None else self.optimizer.state[flat][moment]
+            values = whole.detach().narrow(0, place, count).clone()
+        return TensorSlice(values, tuple(self.shapes[name]), start)
+
+    def _write(self, name: str, part: torch.Tensor, moment: str | None) -> None:
+        assert isinstance(part, TensorSlice)
+        group, place, _ = self.zero.grad_position[self.zero.get_param_id(self.parameters[name])]
+        with self._in_memory(group) as flat:
+            whole = flat if moment is None else self.optimizer.state[flat][moment]
+            whole.data.narrow(0, place, part.flat.numel()).copy_(part.flat)
+
+    def store_weight(self, name: str, part: torch.Tensor) -> None:
+        """Write back."""
+        if self.parameters[name].requires_grad:
+            self._write(name, part, None)
+        else:
+            self.store_frozen(name, part)
+
+    def store_moment(self, name: str, part: torch.Tensor) -> None:
+        """Write back."""
+        parameter, _, moment = name.rpartition(".")
+        self._write(parameter, part, moment)
+
+
 class DividedMoments(Partition):
     """Stages 1 and 2."""
 
@@ -187,5 +245,7 @@ class DividedMoments(Partition):
 
 def make_partition(engine: Any, model: nn.Module, world: World, shapes: dict[str, torch.Size]) -> Partition:
     """Return the partition of the engine's stage."""
-    kind = DividedParameters if engine.zero_optimization_stage() == 3 else DividedMoments
+    if engine.zero_optimization_stage() != 3:
+        return DividedMoments(engine, model, world, shapes)
+    kind = SwappedParameters if engine.optimizer.swap_optimizer else DividedParameters
     return kind(engine, model, world, shapes)
