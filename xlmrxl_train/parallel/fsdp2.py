@@ -1,7 +1,7 @@
 """torch's `fully_shard`: every process holds some rows of every parameter, gradient and moment.
 
 A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16, gradients are
-reduced and added up in float32, the rows that the optimizer moves are float32.
+reduced and added up in float32, the rows that the optimizer moves are float32. Frozen rows are held as they are gathered.
 """
 
 from math import prod
@@ -17,7 +17,7 @@ from xlmrxl_train.config import FSDP2Config
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint, homes_of, put
 from xlmrxl_train.parallel.single import SingleStrategy
-from xlmrxl_train.parallel.strategy import norm_of_gradients, scaled
+from xlmrxl_train.parallel.strategy import forward_dtype, norm_of_gradients, scaled
 from xlmrxl_train.parallel.world import World
 
 
@@ -52,7 +52,8 @@ class FSDP2Strategy(SingleStrategy):
             )
         device = torch.device("cpu") if self.config.offload else self.world.device
         for parameter, homes in homes_of(self.model):
-            rows = torch.empty_like(parameter, device=device)
+            dtype = torch.float32 if parameter.requires_grad else forward_dtype(self.precision)
+            rows = torch.empty_like(parameter, device=device, dtype=dtype)
             put(nn.Parameter(rows, requires_grad=parameter.requires_grad), homes)
         for name, parameter in self.model.named_parameters():
             local, start = rows_of(parameter, self.mesh)

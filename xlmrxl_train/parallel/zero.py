@@ -14,7 +14,7 @@ from xlmrxl_train.config import Zero3Config, Zero3NvmeConfig, ZeroConfig
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.probe import Probe
-from xlmrxl_train.parallel.strategy import StepResult, scaled
+from xlmrxl_train.parallel.strategy import StepResult, forward_dtype, scaled
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.parallel.zero_partition import Partition, make_partition
@@ -39,18 +39,17 @@ class ZeroStrategy:
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
         if isinstance(config, Zero3NvmeConfig):
             require_aio(config)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = forward_dtype(precision)
         self.world = world
         self.model = blueprint.model
         self.shapes = blueprint.shapes
         self.trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
-                blueprint.give_memory(unit, dtype, world.device)
+                blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
                 deepspeed.zero.Init(module=unit, config_dict_or_path=settings, dtype=dtype)
         else:
-            blueprint.give_memory(self.model, dtype, world.device)
-            blueprint.fill()
+            blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=blueprint.make_optimizer(self.model), config=settings
         )
@@ -60,13 +59,12 @@ class ZeroStrategy:
 
     @torch.no_grad()
     def _fill(self, blueprint: Blueprint) -> None:
-        """Fill this process's parts, float32 ones with what bf16 has rounded."""
+        """Fill this process's parts: the float32 weights, from which forward's come, and frozen ones."""
         for name, part in self.partition.weights().items():
             if isinstance(part, TensorSlice):
                 blueprint.source.fill(part.flat, name, part.start)
             else:
                 blueprint.source.fill(part.view(-1), name)
-            self.partition.store_weight(name, part)
         self.partition.update_parameters()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
