@@ -1,7 +1,7 @@
 """torch's `fully_shard`: every process holds some rows of every parameter, gradient and moment.
 
 A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16, gradients are
-reduced and added up in float32, the rows that the optimizer moves are float32. Frozen rows are held as they are gathered.
+reduced and added up in float32, the rows that the optimizer moves are float32. Frozen rows are held in bf16 too.
 """
 
 from math import prod
