@@ -98,12 +98,12 @@ def launch(module: str, ranks: int, job: dict[str, Any], *, limit: float) -> lis
         target = Path(folder) / "out.json"
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
         command = [sys.executable, "-m", *launcher, module, "--job", json.dumps({**job, "out": str(target)})]
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit, check=False
         )
         if done.returncode or not target.exists():
-            raise RuntimeError(f"{module} on {ranks} ranks: exit code {done.returncode}\n{done.stderr[-3000:]}")
+            raise RuntimeError(f"{module} on {ranks} ranks: exit code {done.returncode}\n{done.stderr[-6000:]}")
         reports: list[dict[str, Any]] = json.loads(target.read_text(encoding="utf-8"))
         return reports
 

@@ -230,6 +230,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and return an exit code."""
     options = parse(arguments)
+    torch.set_num_threads(1)  # as in every rank
     before, cuda = machine(torch.device(options.device)), options.device == "cuda"
     wanted = [(strategy, ranks) for strategy in options.strategies for ranks in options.ranks]
     rows = []

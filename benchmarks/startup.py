@@ -236,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="allowed per strategy")
     parser.add_argument("--json", type=Path, help="write the results here too")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # as in every rank
     before = machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = run(options, Path(folder))

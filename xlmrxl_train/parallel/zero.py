@@ -47,7 +47,7 @@ class ZeroStrategy:
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
                 blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
-                deepspeed.zero.Init(module=unit, config_dict_or_path=settings, dtype=dtype)
+                divide(unit, settings, dtype)
         else:
             blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
         self.engine, *_ = deepspeed.initialize(
@@ -137,6 +137,19 @@ def import_deepspeed(world: World) -> Any:
         deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(dist_backend="nccl" if world.device.type == "cuda" else "gloo", verbose=False)
     return deepspeed
+
+
+def divide(unit: torch.nn.Module, settings: dict[str, Any], dtype: torch.dtype) -> None:
+    """Let go of all but this process's parts of a unit's parameters, whose values come later."""
+    from deepspeed.runtime.zero import Init
+
+    class Division(Init):  # type: ignore[misc]
+        def _zero_init_param(self, parameter: torch.nn.Parameter) -> None:
+            """Leave out DeepSpeed's broadcast: it would send the whole model, still without values, to every rank."""
+            self._convert_to_deepspeed_param(parameter)
+            parameter.partition()  # type: ignore[attr-defined]
+
+    Division(module=unit, config_dict_or_path=settings, dtype=dtype)
 
 
 def require_aio(config: Zero3NvmeConfig) -> None:
