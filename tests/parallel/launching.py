@@ -1,4 +1,4 @@
-"""Starts `steps.py` on any number of ranks, and reads what it wrote."""
+"""Starts `steps.py` or another script on any number of ranks, and reads what it wrote."""
 
 import json
 import os
@@ -22,12 +22,12 @@ WORDS = [
 DIVIDED = [f"strategy.{name}=0" for name in ("persistence_kb", "prefetch_mb", "max_live_mb", "max_reuse_distance_mb")]
 
 
-def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path) -> dict[str, Any]:
+def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path, script: Path = STEPS) -> dict[str, Any]:
     """Do the jobs on so many ranks and return what rank 0 reports."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
     out.mkdir()
     done = subprocess.run(
-        [sys.executable, *launcher, str(STEPS), str(out), json.dumps(jobs)],
+        [sys.executable, *launcher, str(script), str(out), json.dumps(jobs)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "XLMRXL_CACHE": str(cache), "PYTHONPATH": str(STEPS.parents[2])},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip

@@ -80,6 +80,13 @@ class FSDP2Strategy(SingleStrategy):
         norm = norm_of_gradients(trainable)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return rows; what forward has left gathered, in its dtype, is let go of first."""
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        return super().state_dict()
+
     def local_weights(self) -> list[torch.Tensor]:
         """Return this process's rows."""
         return [rows_of(parameter, self.mesh)[0] for parameter in self.parameters.values()]

@@ -112,6 +112,7 @@ class ZeroStrategy:
                 self.partition.store_moment(name.removeprefix("optimizer."), part)
         self.partition.set_steps(steps)
         self.partition.update_parameters()
+        self.engine.empty_partition_cache()  # stage 3 would go on with whole parameters that it kept from before
 
 
 def import_deepspeed(world: World) -> Any:
