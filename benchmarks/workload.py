@@ -69,6 +69,7 @@ SHAPES = {
     "8x512": Shape(layers=8, hidden=512, heads=8, intermediate=2048),
     "2xXL": Shape(layers=2, hidden=2560, heads=32, intermediate=10240),
     "XL": Shape(layers=36, hidden=2560, heads=32, intermediate=10240),
+    "4x512": Shape(layers=4, hidden=512, heads=8, intermediate=2048),
     "tiny": Shape(layers=2, hidden=64, heads=4, intermediate=256),
 }
 
@@ -135,17 +136,30 @@ def step_positions(examples: Examples, batch_size: int, step: int, seed: int = 1
     return step_examples(len(examples), batch_size, seed, *divmod(step, steps)).tolist()
 
 
-def _task() -> SequenceClassification:
-    tokenizer = type("Ids", (), {"pad_token_id": PAD})()  # collate asks for nothing else
+@dataclass(frozen=True)
+class Ids:
+    """What stands for a tokenizer where ids are given."""
+
+    rows: int = REAL_VOCABULARY
+    pad_token_id: int = PAD
+
+    def __len__(self) -> int:
+        return self.rows
+
+
+def classification(tokenizer: Ids) -> SequenceClassification:
+    """Return the task that all benchmarks train."""
     dataset = DatasetConfig(name="XNLI", labels=LABELS, columns={"text": "a", "text_pair": "b", "label": "c"})
     return SequenceClassification(SequenceClassificationConfig(), dataset, tokenizer)
 
 
-def our_batches(examples: Examples, positions: Sequence[int], token_budget: int) -> list[Batch]:
-    """Return one step's micro-batches, planned and collated as the trainer does it."""
-    task, lengths = _task(), examples.lengths
+def our_batches(
+    examples: Examples, positions: Sequence[int], token_budget: int, *, rank: int = 0, ranks: int = 1
+) -> list[Batch]:
+    """Return one rank's micro-batches of a step, planned and collated as the trainer does it."""
+    task, lengths = classification(Ids()), examples.lengths
     batches = []
-    for part in micro_batches([lengths[position] for position in positions], 1, token_budget)[0]:
+    for part in micro_batches([lengths[position] for position in positions], ranks, token_budget)[rank]:
         chosen = [positions[index] for index in part]
         features = [
             Feature(example=0, input_ids=examples.ids[position], columns={"label": examples.labels[position]})

@@ -1,4 +1,4 @@
-"""Starts `steps.py` on any number of ranks, and reads what it wrote."""
+"""Starts `steps.py` or another script on any number of ranks, and reads what it wrote."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,10 @@ WORDS = [
 DIVIDED = [f"strategy.{name}=0" for name in ("persistence_kb", "prefetch_mb", "max_live_mb", "max_reuse_distance_mb")]
 
 
-def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path) -> dict[str, Any]:
+def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path, script: Path = STEPS) -> dict[str, Any]:
     """Do the jobs on so many ranks and return what rank 0 reports."""
     out.mkdir()
-    done = torchrun(STEPS, str(out), json.dumps(jobs), ranks=ranks, seconds=500, **environment(cache))
+    done = torchrun(script, str(out), json.dumps(jobs), ranks=ranks, seconds=500, **environment(cache))
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((out / "results.json").read_text())
 

@@ -48,6 +48,25 @@ def test_zero3_to_fsdp2_and_one_process(tmp_path) -> None:
     check(["zero3 x2"], ["zero3 x2", "fsdp2 x2", "single"], tmp_path)
 
 
+def test_frozen_weights_are_the_same_in_bf16(tmp_path) -> None:
+    """Held in the dtype of forward everywhere, so a checkpoint passes through any strategy without a changed bit."""
+    words, places = ["train.precision=bf16"], ["fsdp2 x2", "zero3 x2", "zero1 x2", "single"]
+    given, frozen = None, "model.roberta.encoder.layer.0.output.dense.weight"
+    for place in places:
+        done = job(place, steps=1, **({"load": given} if given else {}))
+        done["words"] += words
+        out = tmp_path / place
+        launch(PLACES[place][0], out, {"saved": done}, tmp_path / "cache")
+        if given:
+            saved, loaded = tensors(Path(given[0])), tensors(out / "saved-loaded")
+            assert saved.keys() == loaded.keys()
+            assert all(
+                torch.equal(saved[name], loaded[name]) and saved[name].dtype == loaded[name].dtype for name in saved
+            ), place
+        given = [str(out / "saved"), places.index(place) + 1]
+        assert tensors(out / "saved")[frozen].dtype == torch.bfloat16
+
+
 @pytest.mark.slow
 def test_from_every_strategy_to_every_other(tmp_path) -> None:
     check([*ALL, *MORE], [*ALL, *MORE], tmp_path)

@@ -5,8 +5,10 @@ its own, so any process can draw any of them, in any order, and all draw the sam
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from xlmrxl_train.model.layers import Embedding, LayerNorm
 from xlmrxl_train.model.weights import CheckpointReader, LoadReport
 
-PIECE_BYTES = 1 << 26  # read at a time: a larger buffer is no faster
+BLOCK = 1 << 24  # elements read or drawn at a time: a larger buffer is no faster, and a tensor may be gigabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +30,26 @@ class NewParameter:
     """A row of zeros: the padding token's."""
 
     def values(self, start: int, count: int, seed: int) -> Tensor:
-        """Return elements [start, start + count) of the flattened tensor, float32."""
+        """Return elements [start, start + count) of the flattened tensor, float32.
+
+        Each block of it has a seed of its own, so no other block is drawn.
+        """
         if self.std == 0.0:
             return torch.full((count,), self.mean)
-        drawn = torch.empty(self.shape).normal_(self.mean, self.std, generator=torch.Generator().manual_seed(seed))
+        values = torch.empty(count)
+        for piece_start, piece in _pieces(values, start):
+            number, begin = divmod(piece_start, BLOCK)
+            piece.copy_(self._block(number, seed)[begin : begin + piece.numel()])
         if self.zero_row is not None:
-            drawn[self.zero_row] = 0.0
-        return drawn.flatten()[start : start + count].clone()  # a copy lets go of the whole
+            row = self.shape[-1]
+            first = self.zero_row * row - start
+            values[max(0, first) : max(0, first + row)] = 0.0
+        return values
+
+    def _block(self, number: int, seed: int) -> Tensor:
+        size = min(BLOCK, prod(self.shape) - number * BLOCK)
+        block_seed = zlib.crc32(number.to_bytes(8, "little"), seed) if number else seed
+        return torch.empty(size).normal_(self.mean, self.std, generator=torch.Generator().manual_seed(block_seed))
 
 
 class ParameterSource:
@@ -76,10 +91,16 @@ class ParameterSource:
     @torch.no_grad()
     def fill(self, target: Tensor, name: str, start: int = 0) -> None:
         """Fill `target`, one-dimensional and contiguous, with the elements from `start` on."""
-        pieces = target.split(max(1, PIECE_BYTES // target.element_size())) if name in self.stored else (target,)
-        for piece in pieces:
-            piece.copy_(self.values(name, start, piece.numel()))
-            start += piece.numel()
+        for piece_start, piece in _pieces(target, start):
+            piece.copy_(self.values(name, piece_start, piece.numel()))
+
+
+def _pieces(values: Tensor, start: int) -> Iterator[tuple[int, Tensor]]:
+    """Cut `values`, the elements from `start` on, where the blocks of the whole tensor end."""
+    end = start + values.numel()
+    cuts = [start, *range((start // BLOCK + 1) * BLOCK, end, BLOCK), end]
+    for piece_start, piece_end in pairwise(cuts):
+        yield piece_start, values[piece_start - start : piece_end - start]
 
 
 def _new_parameter(model: nn.Module, name: str, std: float) -> NewParameter:

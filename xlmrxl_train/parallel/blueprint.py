@@ -40,7 +40,9 @@ class Blueprint:
             if isinstance(module, self.block) or (isinstance(module, nn.Embedding) and id(module.weight) not in tied)
         ]
 
-    def give_memory(self, module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    def give_memory(
+        self, module: nn.Module, device: torch.device, *, trained: torch.dtype, frozen: torch.dtype
+    ) -> None:  # fmt: skip
         """Replace the parameters of `module` that are on the meta device by memory; tied ones stay tied.
 
         Values are undefined.
@@ -48,6 +50,7 @@ class Blueprint:
         wanted = {id(parameter) for parameter in module.parameters() if parameter.is_meta}
         for parameter, homes in homes_of(self.model):
             if id(parameter) in wanted:
+                dtype = trained if parameter.requires_grad else frozen
                 memory = torch.empty(parameter.shape, dtype=dtype, device=device)
                 put(nn.Parameter(memory, requires_grad=parameter.requires_grad), homes)
 

@@ -1,7 +1,7 @@
 """torch's `fully_shard`: every process holds some rows of every parameter, gradient and moment.
 
 A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16, gradients are
-reduced and added up in float32, the rows that the optimizer moves are float32.
+reduced and added up in float32, the rows that the optimizer moves are float32. Frozen rows are held in bf16 too.
 """
 
 from math import prod
@@ -17,7 +17,7 @@ from xlmrxl_train.config import FSDP2Config
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint, homes_of, put
 from xlmrxl_train.parallel.single import SingleStrategy
-from xlmrxl_train.parallel.strategy import norm_of_gradients, scaled
+from xlmrxl_train.parallel.strategy import forward_dtype, norm_of_gradients, scaled
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.progress import progress
@@ -54,7 +54,8 @@ class FSDP2Strategy(SingleStrategy):
             )
         device = torch.device("cpu") if self.config.offload else self.world.device
         for parameter, homes in homes_of(self.model):
-            rows = torch.empty_like(parameter, device=device)
+            dtype = torch.float32 if parameter.requires_grad else forward_dtype(self.precision)
+            rows = torch.empty_like(parameter, device=device, dtype=dtype)
             put(nn.Parameter(rows, requires_grad=parameter.requires_grad), homes)
         for name, parameter in self.model.named_parameters():
             local, start = rows_of(parameter, self.mesh)
@@ -83,17 +84,24 @@ class FSDP2Strategy(SingleStrategy):
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return this process's rows of weights and moments."""
+        """Return this process's rows; what forward has left gathered, in its dtype, is let go of first."""
+        self._reshard()
         return {name: slice_of(tensor, self.mesh) for name, tensor in super().state_dict().items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over rows."""
+        self._reshard()
         whole = super().state_dict()
         for name, tensor in whole.items():
             part = state[name]
             assert isinstance(part, TensorSlice)
             rows_of(tensor, self.mesh)[0].view(-1).copy_(part.flat)
         super().load_state_dict(whole, steps)
+
+    def _reshard(self) -> None:
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def local_weights(self) -> list[torch.Tensor]:
         """Return this process's rows."""

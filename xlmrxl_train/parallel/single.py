@@ -7,7 +7,14 @@ from torch import nn
 
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.probe import Probe
-from xlmrxl_train.parallel.strategy import StepResult, autocast, moments_of, norm_of_gradients, scaled
+from xlmrxl_train.parallel.strategy import (
+    StepResult,
+    autocast,
+    forward_dtype,
+    moments_of,
+    norm_of_gradients,
+    scaled,
+)
 from xlmrxl_train.parallel.world import World
 
 
@@ -31,7 +38,8 @@ class SingleStrategy:
 
     def build(self, blueprint: Blueprint) -> None:
         """Make the whole model in this process."""
-        blueprint.give_memory(self.model, torch.float32, self.world.device)
+        frozen = forward_dtype(self.precision)
+        blueprint.give_memory(self.model, self.world.device, trained=torch.float32, frozen=frozen)
         blueprint.fill()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:

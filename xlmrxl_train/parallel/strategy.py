@@ -51,13 +51,21 @@ class Strategy(Protocol):
         """Clip, update the weights at learning rate `lr`, and clear gradients."""
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return weights and moments, float32, under the model's own names, as tensors that are filled in place.
+        """Return weights and moments under the model's own names, as tensors that are filled in place.
 
-        Each is whole, or a TensorSlice where processes hold parts.
+        Each is whole, or a TensorSlice where processes hold parts; float32, but frozen weights have `forward_dtype`.
         """
 
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over `state`, whose tensors came from `state_dict`, after `steps` updates of the optimizer."""
+
+
+def forward_dtype(precision: str) -> torch.dtype:
+    """Return the dtype of matrix products, in which frozen weights are held whatever the strategy.
+
+    No optimizer moves them, so they need no float32 copy. Those of a float32 file are rounded once, when they are read.
+    """
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

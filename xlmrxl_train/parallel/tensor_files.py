@@ -317,18 +317,18 @@ def load_tensors(folder: Path, tensors: dict[str, torch.Tensor], world: World) -
         ) from error
 
 
-def read_tensor(folder: Path, entry: dict[str, Any]) -> torch.Tensor:
-    """Return one tensor, whole, from the pieces of its entry in the index, in one process.
+def read_tensor(folder: Path, entry: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+    """Return one tensor in `dtype`, whole, from the pieces of its entry in the index, in one process.
 
     Raises:
         CheckpointError: A file ends too early.
     """
-    whole = torch.empty(entry["shape"], dtype=_dtype(entry["dtype"]))
+    whole = torch.empty(entry["shape"], dtype=dtype)
     for piece in entry["pieces"]:
         part = whole
         for dimension, (offset, size) in enumerate(zip(piece["offsets"], piece["sizes"], strict=True)):
             part = part.narrow(dimension, offset, size)
-        values = torch.empty(piece["sizes"], dtype=whole.dtype)
+        values = torch.empty(piece["sizes"], dtype=_dtype(entry["dtype"]))
         with (folder / piece["file"]).open("rb") as stream:
             stream.seek(piece["begin"])
             if values.numel() and stream.readinto(_bytes(values)) != values.nbytes:

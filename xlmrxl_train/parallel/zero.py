@@ -14,7 +14,7 @@ from xlmrxl_train.config import Zero3Config, Zero3NvmeConfig, ZeroConfig
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.probe import Probe
-from xlmrxl_train.parallel.strategy import StepResult, scaled
+from xlmrxl_train.parallel.strategy import StepResult, forward_dtype, scaled
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.parallel.zero_partition import Partition, make_partition
@@ -40,18 +40,17 @@ class ZeroStrategy:
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
         if isinstance(config, Zero3NvmeConfig):
             require_aio(config)
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        dtype = forward_dtype(precision)
         self.world = world
         self.model = blueprint.model
         self.shapes = blueprint.shapes
         self.trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
-                blueprint.give_memory(unit, dtype, world.device)
-                deepspeed.zero.Init(module=unit, config_dict_or_path=settings, dtype=dtype)
+                blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
+                divide(unit, settings, dtype)
         else:
-            blueprint.give_memory(self.model, dtype, world.device)
-            blueprint.fill()
+            blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=blueprint.make_optimizer(self.model), config=settings
         )
@@ -61,7 +60,7 @@ class ZeroStrategy:
 
     @torch.no_grad()
     def _fill(self, blueprint: Blueprint) -> None:
-        """Fill this process's parts, float32 ones with what bf16 has rounded."""
+        """Fill this process's parts: the float32 weights, from which forward's come, and frozen ones."""
         for name, part in self.partition.weights().items():
             if isinstance(part, TensorSlice):
                 blueprint.source.fill(part.flat, name, part.start)
@@ -116,6 +115,7 @@ class ZeroStrategy:
                 self.partition.store_moment(name.removeprefix("optimizer."), part)
         self.partition.set_steps(steps)
         self.partition.update_parameters()
+        self.engine.empty_partition_cache()  # stage 3 would go on with whole parameters that it kept from before
 
 
 def import_deepspeed(world: World) -> Any:
@@ -141,6 +141,19 @@ def import_deepspeed(world: World) -> Any:
         deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(dist_backend="nccl" if world.device.type == "cuda" else "gloo", verbose=False)
     return deepspeed
+
+
+def divide(unit: torch.nn.Module, settings: dict[str, Any], dtype: torch.dtype) -> None:
+    """Let go of all but this process's parts of a unit's parameters, whose values come later."""
+    from deepspeed.runtime.zero import Init
+
+    class Division(Init):  # type: ignore[misc]
+        def _zero_init_param(self, parameter: torch.nn.Parameter) -> None:
+            """Leave out DeepSpeed's broadcast: it would send the whole model, still without values, to every rank."""
+            self._convert_to_deepspeed_param(parameter)
+            parameter.partition()  # type: ignore[attr-defined]
+
+    Division(module=unit, config_dict_or_path=settings, dtype=dtype)
 
 
 def require_aio(config: Zero3NvmeConfig) -> None:

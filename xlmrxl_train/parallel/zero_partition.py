@@ -2,7 +2,7 @@
 
 Stage 3: rank r has elements [r * c, r * c + c) of the flattened parameter, c = ceil(numel / ranks). Stages 1 and 2: one
 buffer per group of parameters is cut into equal parts, so a process has all, none or a piece of a parameter. Frozen
-parameters have no float32 copy: a float32 copy of what forward reads stands for them.
+parameters have no float32 copy: what forward reads stands for them.
 """
 
 from abc import ABC, abstractmethod
@@ -40,11 +40,7 @@ class Partition(ABC):
 
     @abstractmethod
     def frozen(self, name: str) -> torch.Tensor:
-        """Return a float32 copy of this process's part of a frozen parameter."""
-
-    @abstractmethod
-    def store_frozen(self, name: str, part: torch.Tensor) -> None:
-        """Take over this process's part of a frozen parameter."""
+        """Return a view of this process's part of a frozen parameter, in the dtype that forward reads."""
 
     @abstractmethod
     def update_parameters(self) -> None:
@@ -77,7 +73,7 @@ class Partition(ABC):
         return self.flat_groups
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return this process's parts of all parameters, float32."""
+        """Return views of this process's parts of all parameters."""
         parts: dict[str, torch.Tensor] = {}
         for name, parameter in self.parameters.items():
             part = self.part(name) if parameter.requires_grad else self.frozen(name)
@@ -98,11 +94,9 @@ class Partition(ABC):
         return TensorSlice(torch.empty(0, device=self.world.device), tuple(self.shapes[name]), 0)
 
     def store_weight(self, name: str, part: torch.Tensor) -> None:
-        """Take over this process's part of a parameter."""
+        """Take over this process's part of a parameter; a frozen one was filled in place."""
         if self.parameters[name].requires_grad:
             self._store(self.part(name), part)
-        else:
-            self.store_frozen(name, part)
 
     def store_moment(self, name: str, part: torch.Tensor) -> None:
         """Take over this process's part of `<parameter>.<moment>`."""
@@ -141,12 +135,7 @@ class DividedParameters(Partition):
         """Return this rank's interval."""
         start, count = self._interval(name)
         values = self.parameters[name].ds_tensor.detach().view(-1)[:count]  # type: ignore[attr-defined]
-        return TensorSlice(values.to(self.world.device, torch.float32, copy=True), tuple(self.shapes[name]), start)
-
-    def store_frozen(self, name: str, part: torch.Tensor) -> None:
-        """Round to the dtype that forward reads."""
-        assert isinstance(part, TensorSlice)
-        self.parameters[name].ds_tensor.data.view(-1)[: part.flat.numel()].copy_(part.flat)  # type: ignore[attr-defined]
+        return TensorSlice(values, tuple(self.shapes[name]), start)
 
     def update_parameters(self) -> None:
         """Copy, also in float32, where DeepSpeed keeps a second copy."""
@@ -197,11 +186,9 @@ class SwappedParameters(DividedParameters):
             whole.data.narrow(0, place, part.flat.numel()).copy_(part.flat)
 
     def store_weight(self, name: str, part: torch.Tensor) -> None:
-        """Write back."""
+        """Write back; a frozen one was filled in place."""
         if self.parameters[name].requires_grad:
             self._write(name, part, None)
-        else:
-            self.store_frozen(name, part)
 
     def store_moment(self, name: str, part: torch.Tensor) -> None:
         """Write back."""
@@ -232,11 +219,7 @@ class DividedMoments(Partition):
 
     def frozen(self, name: str) -> torch.Tensor:
         """Return the whole parameter."""
-        return self.parameters[name].detach().float()
-
-    def store_frozen(self, name: str, part: torch.Tensor) -> None:
-        """Round to the dtype that forward reads."""
-        self.parameters[name].data.copy_(part)
+        return self.parameters[name].detach()
 
     def update_parameters(self) -> None:
         """Copy and gather."""

@@ -1,6 +1,6 @@
 """A checkpoint's weights as the entries of a model's files."""
 
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import torch
@@ -11,19 +11,22 @@ from xlmrxl_train.training.checkpoint import TENSORS
 
 
 def weights_in(checkpoint: Path) -> list[TensorEntry]:
-    """Return every weight of a checkpoint, to be read when its turn comes.
+    """Return every weight of a checkpoint, to be read when its turn comes, in the widest of their dtypes.
+
+    One dtype for all: readers take the folder's from its config.json, and frozen weights in float32 lose nothing.
 
     Raises:
         CheckpointError: Its index is missing or damaged.
     """
     folder = checkpoint / TENSORS
+    index = {name: entry for name, entry in read_index(folder).items() if name.startswith("model.")}
+    dtype = reduce(torch.promote_types, [getattr(torch, entry["dtype"]) for entry in index.values()])
     return [
         TensorEntry(
             name=name.removeprefix("model."),
-            dtype=getattr(torch, entry["dtype"]),
+            dtype=dtype,
             shape=tuple(entry["shape"]),
-            read=partial(read_tensor, folder, entry),
+            read=partial(read_tensor, folder, entry, dtype),
         )
-        for name, entry in read_index(folder).items()
-        if name.startswith("model.")
+        for name, entry in index.items()
     ]
