@@ -76,7 +76,10 @@ class FSDP2Strategy(SingleStrategy):
         """Run the model without dropout and gradients."""
         if self.model.training:
             self.model.eval()
-        return self.model(**inputs)
+        output = self.model(**inputs)
+        assert isinstance(self.model, FSDPModule)
+        self.model.reshard()  # without a backward it would keep what does not lie in a layer whole
+        return output
 
     def total_norm(self, trainable: list[nn.Parameter]) -> torch.Tensor:
         """Return the norm over all ranks' rows."""
