@@ -3,7 +3,7 @@
 python steps.py OUT '{"<name>": {"words": ["<override>", ...], "optimizer": "sgd" | "adamw", "freeze": true}, ...}'
 
 "load": [folder, steps] begins with the tensors of another job, which had made so many steps, and writes them back
-unchanged to OUT/<name>-loaded first. "steps": how many more.
+unchanged to OUT/<name>-loaded first. "steps": how many more. "look": predict after each of them.
 """
 
 import json
@@ -56,7 +56,12 @@ def run(job: dict, out: Path) -> dict:
         strategy.load_state_dict(state, first)
         save_tensors(out.with_name(f"{out.name}-loaded"), strategy.state_dict(), opened.world)
     numbers = range(first, first + job.get("steps", 3))
-    steps = [trainer._step(number, trainer.batches.of_step(number), job.get("lr", 1e-2)) for number in numbers]
+    steps = []
+    for number in numbers:
+        batches = trainer.batches.of_step(number)
+        steps.append(trainer._step(number, batches, job.get("lr", 1e-2)))
+        if job.get("look"):
+            strategy.predict(batches[0].inputs)
     save_tensors(out, strategy.state_dict(), opened.world)
     return {
         "losses": [step.loss_sum / step.num_targets for step in steps],

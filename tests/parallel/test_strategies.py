@@ -29,7 +29,8 @@ def jobs_of(strategy: str) -> dict[str, dict[str, Any]]:
     }
     jobs["masked"] = {"words": [*words, *MASKED, *CUTS[4]], "optimizer": "adamw"}  # a tied matrix, unequal targets
     jobs["bf16"] = {"words": [*words, "train.precision=bf16"], "optimizer": "adamw", "steps": 20, "lr": 1e-3}
-    return jobs
+    random = {"words": [*words, "model.hidden_dropout_prob=0.1"], "optimizer": "adamw"}
+    return jobs | {"dropout": random, "dropout, looked": random | {"look": True}}
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +55,14 @@ def test_three_steps_are_those_of_one_process(strategy, single, cache, tmp_path)
     results = launch(ranks, tmp_path / "out", jobs_of(strategy), cache)
     for job, result in results.items():
         assert not any(result["skipped"]) and not any(result["unchanged"]), job
-        if job == "bf16":
+        if job == "bf16" or "dropout" in job:  # ranks draw masks of their own
             continue
         assert result["losses"] == pytest.approx(expected[job]["losses"], rel=1e-5), job
         assert result["norms"] == pytest.approx(expected[job]["norms"], rel=1e-5), job
         assert_same(tensors(reference / job), tensors(tmp_path / "out" / job), 1e-5)
+    # A look at the validation split leaves no trace: not in the mode, not in weights that were gathered for it.
+    assert results["dropout"]["losses"] == results["dropout, looked"]["losses"]
+    assert results["dropout"]["losses"] != results["adamw 1"]["losses"]
     # 20 steps with products in bf16, whose rounding differs between engines: losses stay within this band.
     differences = [abs(a - b) for a, b in zip(results["bf16"]["losses"], expected["bf16"]["losses"], strict=True)]
     assert max(differences) < 0.02, differences

@@ -92,8 +92,7 @@ def test_a_divided_model_is_saved_on_a_signal_and_goes_on_divided_otherwise(tmp_
     launch(folder, "command", f"strategy={then}")
     losses = [[event["loss"] for event in events(path) if event["event"] == "train"] for path in (folder, two_ranks)]
     assert len(losses[0]) == 16 and (folder / "report.json").exists()
-    # 5 before the signal, 2 after it; ZeRO-3 differs after the validation at step 7.
-    assert losses[0][:7] == pytest.approx(losses[1][:7], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class ZeroStrategy:
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add the gradients of one micro-batch."""
-        if not self.engine.training:
+        if not self.model.training:  # the engine does not know its own mode
             self.engine.train()
         self.engine.set_gradient_accumulation_boundary(last)
         loss_sum: torch.Tensor = self.engine(**inputs).loss_sum
@@ -82,7 +82,7 @@ class ZeroStrategy:
     @torch.no_grad()
     def predict(self, inputs: dict[str, Any]) -> Any:
         """Run the model without dropout and gradients."""
-        if self.engine.training:
+        if self.model.training:
             self.engine.eval()
         return self.engine(**inputs)
 
