@@ -8,7 +8,7 @@ import pytest
 
 from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
 from xlmrxl_train.cli import load_config
-from xlmrxl_train.config import Config
+from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, Zero3Config
 from xlmrxl_train.errors import ConfigError
 
 # A value that breaks a rule, by the rule's words or, where there are several ways to break it, by key.
@@ -27,7 +27,22 @@ BROKEN = {
     "wandb | tensorboard, each at most once": ["mlflow"],
     "1 to 128 characters, none of / \\ # ? % :": "a/b",
     "words of 1 to 64 characters": ["x" * 65],
+    "none | full | selective | every_<n> with n from 2": "every_1",
     "a folder's name of 1 to 250 characters, without ..": "..",
+}
+
+
+# A strategy that has the key, where ddp does not.
+STRATEGIES = {
+    "strategy.reduce_bucket_mb": Zero3Config,
+    "strategy.allgather_bucket_mb": Zero3Config,
+    "strategy.shard_size": FSDP2Config,
+    "strategy.hierarchical_size": Zero3Config,
+    "strategy.prefetch_layers": FSDP2Config,
+    "strategy.prefetch_mb": Zero3Config,
+    "strategy.persistence_kb": Zero3Config,
+    "strategy.max_live_mb": Zero3Config,
+    "strategy.max_reuse_distance_mb": Zero3Config,
 }
 
 
@@ -56,8 +71,9 @@ def test_a_word_that_is_no_choice(key: str, recipe: Callable[[], Config]) -> Non
 
 @pytest.mark.parametrize("key", _RULES)
 def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) -> None:
-    rule, _ = _RULES[key]
-    assert faults_of_values(put(recipe(), key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
+    (rule, _), config = _RULES[key], recipe()
+    config.strategy = STRATEGIES.get(key, DDPConfig)()
+    assert faults_of_values(put(config, key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
 
 
 LABELS = "entailment, neutral, contradiction"

@@ -84,7 +84,6 @@ class RunFolder:
             RunError: It cannot be written, or another process uses it.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             self.lock = _locked(self.path / ".lock")
             self.lock.truncate(0)
             self.lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -272,6 +271,7 @@ def _locked(path: Path) -> IO[str]:
         RunError: Another process holds the lock.
     """
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)  # its holder may have removed it, empty, with its lock
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
