@@ -1,9 +1,11 @@
 """torch's `fully_shard`: every process holds some rows of every parameter, gradient and moment.
 
-A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16, gradients are
-reduced and added up in float32, the rows that the optimizer moves are float32. Frozen rows are held in bf16 too.
+A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16; gradients are
+reduced after each micro-batch, so that none are held whole, and added up in float32; the rows that the optimizer moves
+are float32. Frozen rows are held in bf16 too.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any
 
@@ -17,7 +19,7 @@ from xlmrxl_train.config import FSDP2Config
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel.blueprint import Blueprint, homes_of, put
 from xlmrxl_train.parallel.single import SingleStrategy
-from xlmrxl_train.parallel.strategy import forward_dtype, norm_of_gradients, scaled
+from xlmrxl_train.parallel.strategy import forward_dtype, norm_of_gradients
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.progress import progress
@@ -63,20 +65,13 @@ class FSDP2Strategy(SingleStrategy):
             progress.move()
         prefetch(blueprint.units, self.config.prefetch_layers)
 
-    def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
-        """Add gradients; each micro-batch's are reduced, so that none are ever held whole."""
-        if not self.model.training:
-            self.model.train()
-        loss_sum: torch.Tensor = self.root(**inputs).loss_sum
-        scaled(loss_sum, scale).backward()
-        return loss_sum.detach()
+    def products(self) -> AbstractContextManager[Any]:
+        """Return nothing: rows are gathered in the dtype of products."""
+        return nullcontext()
 
-    @torch.no_grad()
     def predict(self, inputs: dict[str, Any]) -> Any:
         """Run the model without dropout and gradients."""
-        if self.model.training:
-            self.model.eval()
-        output = self.model(**inputs)
+        output = super().predict(inputs)
         assert isinstance(self.model, FSDPModule)
         self.model.reshard()  # without a backward it would keep what does not lie in a layer whole
         return output

@@ -1,5 +1,6 @@
 """One process: the plain training step, from which the other strategies may not differ."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ class SingleStrategy:
         """Add the gradients of one micro-batch."""
         if not self.model.training:
             self.model.train()
-        with autocast(self.precision, self.world.device):
+        with self.products():
             loss_sum: torch.Tensor = self.root(**inputs).loss_sum
         scaled(loss_sum, scale).backward()
         return loss_sum.detach()
@@ -56,8 +57,12 @@ class SingleStrategy:
         """Run the model without dropout and gradients; nothing is reduced, so ranks may differ in number of calls."""
         if self.model.training:
             self.model.eval()
-        with autocast(self.precision, self.world.device):
+        with self.products():
             return self.model(**inputs)
+
+    def products(self) -> AbstractContextManager[Any]:
+        """Return what gives matrix products their dtype."""
+        return autocast(self.precision, self.world.device)
 
     def step(self, lr: float) -> StepResult:
         """Clip, update unless the norm is not finite, and clear gradients."""

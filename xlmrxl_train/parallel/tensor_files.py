@@ -193,9 +193,7 @@ class _Reader(dcp.StorageReader):
             begin += offsets[0] * prod(sizes[1:]) * _dtype(place.dtype).itemsize
             sizes[0], offsets[0] = lengths[0], 0
         tensor = torch.empty(sizes, dtype=_dtype(place.dtype))
-        stream.seek(begin)
-        if tensor.numel() and stream.readinto(_bytes(tensor)) != tensor.nbytes:
-            raise CheckpointError(f"{stream.name} ends within {item.storage_index.fqn}. Use another checkpoint.")
+        _read_into(tensor, stream, begin, item.storage_index.fqn)
         for dimension, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
             tensor = tensor.narrow(dimension, offset, length)
         return tensor
@@ -330,12 +328,16 @@ def read_tensor(folder: Path, entry: dict[str, Any], dtype: torch.dtype) -> torc
             part = part.narrow(dimension, offset, size)
         values = torch.empty(piece["sizes"], dtype=_dtype(entry["dtype"]))
         with (folder / piece["file"]).open("rb") as stream:
-            stream.seek(piece["begin"])
-            if values.numel() and stream.readinto(_bytes(values)) != values.nbytes:
-                raise CheckpointError(f"{stream.name} ends within a tensor. Use another checkpoint.")
+            _read_into(values, stream, piece["begin"], "a tensor")
         part.copy_(values)
         progress.move()
     return whole
+
+
+def _read_into(tensor: torch.Tensor, stream: Any, begin: int, name: str) -> None:
+    stream.seek(begin)
+    if tensor.numel() and stream.readinto(_bytes(tensor)) != tensor.nbytes:
+        raise CheckpointError(f"{stream.name} ends within {name}. Use another checkpoint.")
 
 
 @contextmanager

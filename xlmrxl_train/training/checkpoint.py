@@ -57,11 +57,9 @@ class Checkpointer:
             CheckpointError: The folder cannot be written, by whichever rank; what was there before is untouched. Of a
                 checkpoint that is written in the background, the next `save` or `wait` raises it.
         """
+        self.wait()
         tensors = strategy.state_dict()
-        if self.writer is None:
-            return self._write(tensors, state, strategy.world)
-        self.writer.wait()
-        if not fits_in_memory(tensors, strategy.world):
+        if self.writer is None or not fits_in_memory(tensors, strategy.world):
             return self._write(tensors, state, strategy.world)
         copies, counters, world = staged(tensors), replace(state), self.writer.world(strategy.world)
         self.writer.start(lambda: self._write(copies, counters, world))
