@@ -65,6 +65,12 @@ def one_language(corpus: Corpus, table_index: int) -> tuple[Corpus, Examples]:
     return only, Examples(ids=[f.input_ids for f in features], labels=[f.columns["label"] for f in features])
 
 
+def classes_of(evaluator: Evaluator, corpus: Corpus) -> list[int]:
+    """Return our class of each example."""
+    predictions = [item for part in evaluator.predictions(corpus) for item in part]
+    return [item.prediction for item in sorted(predictions, key=lambda item: item.example)]
+
+
 def parse(arguments_: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__.split("\n")[0])
@@ -134,7 +140,7 @@ def compare(
             scores: dict[str, Any] = {}
             ours = timed(lambda c=corpus, s=scores: s.update(ours=evaluator.evaluate(c, intervals=False)), now)
             theirs = timed(lambda e=examples, s=scores: s.update(peer=peer.predict(e, *best)), now)
-            classes = [item.prediction for item in sorted(evaluator.predict(corpus), key=lambda item: item.example)]
+            classes = classes_of(evaluator, corpus)
             agreement = float((np.array(classes) == scores["peer"][0]).mean())
             tokens, score = sum(examples.lengths), scores["ours"][corpus.languages[0]]
             assert score.n == len(examples)
@@ -154,7 +160,7 @@ def compare(
     print(f"\nmedian over languages: {statistics.median(ratios):.2f} times the peer")
     evaluator.strategy.precision = "fp32"  # type: ignore[attr-defined]
     corpus, examples = parts[0]
-    exact = [item.prediction for item in sorted(evaluator.predict(corpus), key=lambda item: item.example)]
+    exact = classes_of(evaluator, corpus)
     reference, _ = peer.predict(examples, *best, bf16=False)
     equal = float((np.array(exact) == reference).mean())
     print(f"in float32 {equal:.2%} of {len(exact)} predictions in {corpus.languages[0]} are equal")

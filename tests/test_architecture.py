@@ -48,7 +48,7 @@ KNOWN_BY = {
     "tokenizers": ["data/"],
 }
 WITHOUT_TORCH = [
-    "checks.py",
+    "checks/",
     "config.py",
     "errors.py",
     "launcher.py",

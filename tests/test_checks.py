@@ -135,7 +135,11 @@ LABELS = "entailment, neutral, contradiction"
             {"text": "a", "label": "b", "text_par": "c"},
             "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
         ),
-        ("dataset.columns", {}, "dataset.columns must name a column for label and text, got {}."),
+        (
+            "dataset.columns",
+            {},
+            "dataset.columns must name a column for label and text, got {}. Add label: <column>, text: <column>.",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together(key: str, value: Any, message: str, recipe: Callable[[], Config]) -> None:

@@ -2,7 +2,7 @@
 
 YAML files under `conf/` and `recipes/` are differences from these defaults. A key's help text stands in its
 metadata, so that `--help` and the documentation cannot drift from the code. Nothing here imports torch or Hydra. What a
-value must be, alone and beside others, stands in `checks.py`.
+value must be, alone and beside others, stands in `checks/`.
 """
 
 from collections.abc import Iterator
@@ -322,6 +322,7 @@ class EvaluateConfig:
     test: bool = key(True, "score the test split once at the end")
     tokens_per_batch: int = key(16384, "tokens per forward pass on one rank")
     bootstrap: int = key(1000, "resamples for the 95 % interval")
+    predictions: bool = key(True, "write every test prediction to <run>/predictions/<language>.jsonl")
 
 
 @dataclass(kw_only=True, slots=True)

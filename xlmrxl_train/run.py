@@ -135,6 +135,19 @@ class Training:
         Raises:
             Stopped: A stop was requested; the state is saved.
         """
+        session = self.session
+        try:
+            if session.task.trains:
+                self.train()
+            return self.finish()
+        finally:
+            if self.trackers:
+                self.trackers.close()
+            if self.metrics:
+                self.metrics.close()
+
+    def train(self) -> None:
+        """Train to the last step."""
         config, world = self.session.config, self.session.world
         batches = StepBatches(
             corpus=self.corpora["train"],
@@ -157,14 +170,7 @@ class Training:
             stop=self.stop,
         )
         introduce(self.session, self.strategy, batches)
-        try:
-            trainer.run()
-            return self.finish()
-        finally:
-            if self.trackers:
-                self.trackers.close()
-            if self.metrics:
-                self.metrics.close()
+        trainer.run()
 
     def validate(self, state: TrainState) -> float | None:
         """Score the validation split; return what selects the checkpoint."""
@@ -182,13 +188,15 @@ class Training:
             session.console.say(f"checkpoint of step {selected}: best on the validation split")
             session.world.first(lambda: self.checkpointer.verify_best(state.step))
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
-        if session.config.train.save_model:
+        if session.config.train.save_model and session.task.trains:
             checkpoint = self.checkpointer.path(selected)
             session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path / "model"))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
-            scores = self.evaluator.evaluate(self.corpora[split], intervals=True)
+            folder = self.folder.path / "predictions" if session.config.evaluate.predictions else None
+            with writing(self.folder.path / "predictions"):
+                scores = self.evaluator.evaluate(self.corpora[split], intervals=True, folder=folder)
             log_scores(session, self.metrics, scores, step=state.step, split=split)
         report = Report(
             protocol=protocol(session, split, state, selected, self.selecting),
@@ -199,7 +207,7 @@ class Training:
             with writing(self.folder.path / "report.json"):
                 report.write(self.folder.path)
             session.console.say(report.to_markdown())
-            session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, model/")
+            session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, predictions/, model/")
         return report
 
 
@@ -210,7 +218,7 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
         Stopped: A stop was requested while rows were read.
     """
     config = session.config
-    languages = {"train": session.train_languages}
+    languages = {"train": session.train_languages} if session.task.trains else {}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
     if config.evaluate.test:
@@ -236,10 +244,12 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     try:
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
-        scores = session.evaluator(strategy).evaluate(corpus, intervals=True)
+        target = run.evaluation_of(config.dataset.name)
+        predictions = target / "predictions" if config.evaluate.predictions else None
+        with writing(target):
+            scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
         report = Report(protocol=trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
-            target = run.evaluation_of(config.dataset.name)
             with writing(target):
                 report.write(target)
             session.console.say(report.to_markdown())

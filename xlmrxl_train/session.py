@@ -91,6 +91,7 @@ class Session:
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
         outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        training = training and task.trains
         if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
             console.say(warning)
         return session

@@ -67,12 +67,11 @@ def test_predictions_are_losses_per_example(task) -> None:
     )
     model = XLMRobertaXLForMaskedLM(config).eval()
     output = model(**batch.inputs)
-    predictions = task.predict(output, batch)
+    predictions = task.predict(output, batch, features)
     assert sum(item.reference for item in predictions) == batch.num_targets
     assert sum(item.prediction for item in predictions) == pytest.approx(output.loss_sum.item(), rel=1e-5)
-    alone = task.predict(
-        model(**task.collate(features[1:], [(0, 4)], draw=0).inputs), task.collate(features[1:], [(0, 4)], draw=0)
-    )
+    second = task.collate(features[1:], [(0, 4)], draw=0)
+    alone = task.predict(model(**second.inputs), second, features[1:])
     assert alone[0].prediction == pytest.approx(predictions[1].prediction, rel=1e-4)
 
 

@@ -97,7 +97,7 @@ def test_the_batch_counts_targets_as_the_model_does(tokenizer, problem_type) -> 
     output = model(**batch.inputs)
     assert output.num_targets.item() == pytest.approx(batch.num_targets)
     assert batch.num_tokens == sum(len(feature.input_ids) for feature in features)
-    predictions = one.predict(output, batch)
+    predictions = one.predict(output, batch, features)
     assert [(item.table, item.example) for item in predictions] == [(0, 0), (0, 1)]
     empty = one.empty_batch()
     assert empty.num_targets == 0

@@ -18,6 +18,7 @@ class Row:
     id: str
     values: dict[str, Any]
     where: str  # "file.tsv:12" or "owner/name/en/train row 11": begins every message about this row
+    language: str = ""  # code, as the data set writes it
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,6 +28,7 @@ class Example:
     id: str  # unique within one split and language; parallel examples share it across languages
     values: dict[str, Any]
     where: str
+    language: str = ""
 
 
 @dataclass(kw_only=True, slots=True)

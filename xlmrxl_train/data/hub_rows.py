@@ -78,7 +78,7 @@ class HubSource:
                 continue
             where = f"{place} row {index}"
             values = {role: record[name] for role, name in roles.items()} if roles else record
-            yield Row(id=ids.id_of(where, record, number), values=values, where=where)
+            yield Row(id=ids.id_of(where, record, number), values=values, where=where, language=language)
             number += 1
         if not number:
             what = f"rows of {language} in column {column!r}" if column else "rows"

@@ -192,7 +192,7 @@ class FileSource:
             number = start
             for where, record in islice(self._records(key, files, language), first, last):
                 values = values_of_roles(where, record, roles)
-                yield Row(id=ids.id_of(where, record, number + first), values=values, where=where)
+                yield Row(id=ids.id_of(where, record, number + first), values=values, where=where, language=language)
                 number += 1
             start = start + total if total is not None else number
 

@@ -1,24 +1,30 @@
 """Scores of a model in every language, the same to the last digit on any number of ranks.
 
 Batches are planned without regard to the number of ranks and dealt out whole, so that every forward pass has the same
-content whoever runs it. Predictions are gathered with their example's number; each must be there exactly once.
+content whoever runs it. Predictions are gathered some thousand at a time, with their example's number; each example
+must have exactly one. What stays is a few numbers per example, and predictions go to disk.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from xlmrxl_train import metrics
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
+from xlmrxl_train.evaluation.predictions import PredictionFile
+from xlmrxl_train.evaluation.tally import Tally
 from xlmrxl_train.model import prepacked
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import Stopped
 from xlmrxl_train.tasks import Prediction, Task
 from xlmrxl_train.track.console import Console
+
+GATHERED_EXAMPLES = 4096  # predictions that are gathered, scored and written together, over all ranks
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,57 +47,81 @@ class Evaluator:
     console: Console
     stop: Callable[[], bool] = lambda: False
 
-    def evaluate(self, corpus: Corpus, *, intervals: bool) -> dict[str, LanguageScore]:
+    def evaluate(self, corpus: Corpus, *, intervals: bool, folder: Path | None = None) -> dict[str, LanguageScore]:
         """Return the scores per language, on every rank.
 
+        Args:
+            corpus: What to score.
+            intervals: Whether to compute bootstrap intervals too.
+            folder: Where to write <language>.jsonl with every prediction; None: nowhere.
+
         Raises:
-            Stopped: A stop was requested on any rank; nothing was scored.
+            Stopped: A stop was requested on any rank; nothing was scored, no file stays half written.
+            OSError: Predictions cannot be written.
             RuntimeError: Examples are missing or doubled among the predictions (a defect of ours; it names them).
         """
         world = self.strategy.world
-        gathered = world.gather(self.predict(corpus))
-        return world.first(
-            lambda: self.score(corpus, [item for part in gathered for item in part], intervals=intervals)
-        )
+        with ExitStack() as files:
+            tallies = self._tallies(corpus, folder if world.is_first else None, files)
+            for part in self.predictions(corpus):
+                gathered = world.gather(part)
+                world.first(partial(enter, tallies, gathered))
+            return world.first(lambda: self._scores(corpus, tallies, intervals=intervals))
 
-    def predict(self, corpus: Corpus) -> list[Prediction]:
-        """Return this rank's share of the predictions.
+    def _tallies(self, corpus: Corpus, folder: Path | None, files: ExitStack) -> list[Tally]:
+        tallies = []
+        for language, table in zip(corpus.languages, corpus.tables, strict=True):
+            file = None
+            if folder is not None:
+                file = PredictionFile(folder / f"{language}.jsonl", table.num_examples)
+                files.callback(file.discard)
+            tallies.append(Tally(self.task, table.ids, file))
+        return tallies
+
+    def predictions(self, corpus: Corpus) -> Iterator[list[Prediction]]:
+        """Yield this rank's share of the predictions, some thousand at a time over all ranks.
 
         Every rank makes the same number of forward passes, since an engine with divided weights gathers them in each;
-        what a rank without work computes is dropped.
+        what a rank without work computes is dropped. Every rank yields equally often.
         """
-        world = self.strategy.world
-        plan = [
+        world, plan = self.strategy.world, self._plan(corpus)
+        rounds = -(-len(plan) // world.size)
+        copies = prepacked(self.strategy.model) if self.strategy.whole else nullcontext()
+        predictions: list[Prediction] = []
+        since = 0  # examples of all ranks that were not yielded yet
+        with copies, self.console.task(f"evaluate {corpus.split}", rounds) as advance:
+            for number in range(rounds):
+                index = number * world.size + world.rank
+                with progress.doing(f"evaluating batch {number + 1} of {rounds}"):
+                    features, places = corpus.features(plan[index % len(plan)])
+                    batch = self.task.collate(features, places, draw=0)
+                    output = self.strategy.predict(batch.to(world.device).inputs)
+                    if index < len(plan):
+                        predictions += self.task.predict(output, batch, features)
+                advance()
+                if world.any(self.stop()):
+                    raise Stopped
+                since += sum(map(len, plan[number * world.size : (number + 1) * world.size]))
+                if since >= GATHERED_EXAMPLES or number == rounds - 1:
+                    yield predictions
+                    predictions, since = [], 0
+
+    def _plan(self, corpus: Corpus) -> list[list[int]]:
+        """Return the examples of each batch; a batch holds one language's."""
+        return [
             [start + position for position in batch]
             for start, end in zip(corpus.starts[:-1].tolist(), corpus.starts[1:].tolist(), strict=True)
             for batch in evaluation_batches(corpus.sizes[start:end].tolist(), self.tokens_per_batch)
         ]
-        predictions: list[Prediction] = []
-        rounds = -(-len(plan) // world.size)
-        copies = prepacked(self.strategy.model) if self.strategy.whole else nullcontext()
-        with copies, self.console.task(f"evaluate {corpus.split}", rounds) as advance:
-            for index in range(world.rank, rounds * world.size, world.size):
-                with progress.doing(f"evaluating batch {index // world.size + 1} of {rounds}"):
-                    batch = self.task.collate(*corpus.features(plan[index % len(plan)]), draw=0)
-                    output = self.strategy.predict(batch.to(world.device).inputs)
-                    if index < len(plan):
-                        predictions += self.task.predict(output, batch)
-                advance()
-                if world.any(self.stop()):
-                    raise Stopped
-        return predictions
 
-    def score(self, corpus: Corpus, predictions: Sequence[Prediction], *, intervals: bool) -> dict[str, LanguageScore]:
-        """Score gathered predictions, language by language."""
-        check_complete(corpus, predictions)
+    def _scores(self, corpus: Corpus, tallies: list[Tally], *, intervals: bool) -> dict[str, LanguageScore]:
+        check_complete(corpus, tallies)
         scores = {}
-        for table, language in enumerate(corpus.languages):
-            rows = sorted((item for item in predictions if item.table == table), key=lambda item: item.example)
-            guesses, truths = [item.prediction for item in rows], [item.reference for item in rows]
-            score = LanguageScore(values={}, n=len(rows))
-            for name in self.task.metrics:
+        for language, tally in zip(corpus.languages, tallies, strict=True):
+            tally.close()
+            score = LanguageScore(values={}, n=len(tally.ids))
+            for name, statistics in tally.statistics.items():
                 metric = metrics.load(name)
-                statistics = metric.statistics(guesses, truths)
                 score.values[name] = metric.fold(statistics)
                 if intervals and self.resamples:
                     score.intervals[name] = interval(statistics, metric.fold, self.resamples)
@@ -100,16 +130,24 @@ class Evaluator:
         return scores
 
 
-def check_complete(corpus: Corpus, predictions: Sequence[Prediction]) -> None:
+def enter(tallies: list[Tally], parts: list[list[Prediction]]) -> None:
+    """Enter the predictions of all ranks into the tallies of their languages."""
+    of_table: dict[int, list[Prediction]] = {}
+    for part in parts:
+        for item in part:
+            of_table.setdefault(item.table, []).append(item)
+    for table, predictions in of_table.items():
+        tallies[table].add(predictions)
+
+
+def check_complete(corpus: Corpus, tallies: list[Tally]) -> None:
     """Make sure that every example has one prediction.
 
     Raises:
         RuntimeError: It names the first missing and doubled examples.
     """
-    seen = Counter((item.table, item.example) for item in predictions)
-    expected = [corpus.locate(example) for example in range(len(corpus))]
-    missing = [place for place in expected if place not in seen]
-    doubled = [place for place, count in seen.items() if count > 1]
+    missing = [(table, example) for table, tally in enumerate(tallies) for example in tally.missing]
+    doubled = [(table, example) for table, tally in enumerate(tallies) for example in tally.doubled]
     if missing or doubled:
         raise RuntimeError(
             f"{corpus.split}: {len(missing)} examples without a prediction {missing[:5]}, "

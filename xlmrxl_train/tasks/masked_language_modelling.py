@@ -51,7 +51,7 @@ class MaskedLanguageModelling(Task):
                         f"Mend the row, or map another column with dataset.columns.{role}=<column>."
                     )
             if any(values.values()):
-                yield Example(id=row.id, values=values, where=row.where)
+                yield Example(id=row.id, values=values, where=row.where, language=row.language)
 
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """Tokenise a text, or a text and its translation as one sequence."""
@@ -101,7 +101,7 @@ class MaskedLanguageModelling(Task):
         """Return nothing: `collate` hides no token of a feature without an example."""
         return {}
 
-    def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
+    def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
         """Return the summed loss of each example, with its number of predicted tokens as reference."""
         assert output.target_losses is not None
         labels = batch.inputs["labels"].cpu()
@@ -114,3 +114,8 @@ class MaskedLanguageModelling(Task):
             Prediction(table=table, example=example, prediction=loss, reference=count)
             for (table, example), loss, count in zip(batch.examples, losses.tolist(), counts.tolist(), strict=True)
         ]
+
+    def describe(self, prediction: Prediction) -> dict[str, Any]:
+        """Return the loss per predicted token, in nats, and the number of tokens."""
+        tokens = prediction.reference
+        return {"loss": prediction.prediction / tokens if tokens else None, "tokens": tokens}

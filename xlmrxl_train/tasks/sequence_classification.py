@@ -55,7 +55,9 @@ class SequenceClassification(Task):
             if str(row.values.get("label")) in skipped:
                 continue
             values = {role: self._text(row, role) for role in ("text", "text_pair") if role in self.dataset.columns}
-            yield Example(id=row.id, values=values | {"label": self._label(row)}, where=row.where)
+            yield Example(
+                id=row.id, values=values | {"label": self._label(row)}, where=row.where, language=row.language
+            )
 
     def _text(self, row: Row, role: str) -> str:
         text = row.values.get(role)
@@ -139,7 +141,7 @@ class SequenceClassification(Task):
             return {"label": [0.0] * len(self.dataset.labels)}
         return {"label": 0.0 if self.problem_type == "regression" else IGNORED}
 
-    def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
+    def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
         """Return class ids, lists of 0 and 1, or numbers."""
         assert output.logits is not None
         logits = output.logits.float().cpu()
@@ -154,6 +156,17 @@ class SequenceClassification(Task):
             Prediction(table=table, example=example, prediction=prediction, reference=reference)
             for (table, example), prediction, reference in zip(batch.examples, predictions, references, strict=True)
         ]
+
+    def describe(self, prediction: Prediction) -> dict[str, Any]:
+        """Return names of classes, or numbers."""
+        return {"prediction": self._named(prediction.prediction), "reference": self._named(prediction.reference)}
+
+    def _named(self, value: Any) -> Any:
+        if self.problem_type == "regression":
+            return value
+        if self.problem_type == "multi_label_classification":
+            return [name for name, present in zip(self.dataset.labels, value, strict=True) if present]
+        return self.dataset.labels[value]
 
 
 def _items(raw: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
@@ -19,6 +19,7 @@ class Prediction:
     example: int  # position in it
     prediction: Any
     reference: Any
+    details: dict[str, Any] = field(default_factory=dict)  # what `describe` shows beside: choices, windows, scores
 
 
 class Task(ABC):
@@ -27,6 +28,8 @@ class Task(ABC):
     model_class: ClassVar[type]  # the public model whose head it trains
     default_metrics: ClassVar[tuple[str, ...]]
     encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
+    trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
+    decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
 
     def __init__(self, config: TaskConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         self.dataset = dataset
@@ -77,8 +80,22 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def predict(self, output: ModelOutput, batch: Batch) -> list[Prediction]:
-        """Read predictions off one forward pass."""
+    def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
+        """Read predictions off one forward pass, one per example.
+
+        Args:
+            output: Of the model.
+            batch: What it was given; `batch.examples` says whose each feature is.
+            features: The batch's, in its order; all features of an example are in one batch.
+        """
+
+    def decide(self, predictions: list[Prediction]) -> list[Prediction]:
+        """Return the predictions of a whole split and language, decided together; only if `decides_together`."""
+        return predictions
+
+    def describe(self, prediction: Prediction) -> dict[str, Any]:
+        """Return what a file of predictions shows of one, in words that JSON can hold."""
+        return {"prediction": prediction.prediction, "reference": prediction.reference, **prediction.details}
 
     def empty_batch(self) -> Batch:
         """Return a batch of one sequence without targets, for a rank that has no work in a micro-batch."""

@@ -42,6 +42,7 @@ FREE = (
     "train.tokens_per_micro_batch",
     "evaluate.tokens_per_batch",
     "evaluate.bootstrap",
+    "evaluate.predictions",
 )
 
 
@@ -108,7 +109,7 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what a killed process left half written."""
         Checkpointer(self.checkpoints, keep=1).clean()
-        for pattern in (".*.partial", "*.partial", ".seen-*", "model/.*.tmp-*"):
+        for pattern in (".*.partial", "*.partial", ".seen-*", "model/.*.tmp-*", "predictions/.*.partial"):
             for left_over in self.path.glob(pattern):
                 left_over.unlink(missing_ok=True)
 

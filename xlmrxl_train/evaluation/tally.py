@@ -1,0 +1,67 @@
+"""What is kept of one language's predictions: a few numbers per example, however large model and vocabulary are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xlmrxl_train import metrics
+from xlmrxl_train.evaluation.predictions import PredictionFile
+from xlmrxl_train.tasks import Prediction, Task
+
+
+class Tally:
+    """The statistics of every example of one split and language, filled in as predictions come.
+
+    Attributes:
+        statistics: Metric -> [examples, k], one row per example.
+    """
+
+    def __init__(self, task: Task, ids: Sequence[str], file: PredictionFile | None) -> None:
+        """Make room for the examples with these ids; their predictions are written to `file`, if there is one."""
+        self.statistics: dict[str, np.ndarray] = {}
+        self.ids, self._task, self._file = ids, task, file
+        self._counts = np.zeros(len(ids), dtype=np.int32)
+        self._waiting: list[Prediction] = []  # of a task that decides about all examples together
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Enter the predictions of some examples, in any order."""
+        np.add.at(self._counts, [item.example for item in predictions], 1)
+        if not self._task.decides_together:
+            self._enter(predictions)
+            return
+        self._waiting += predictions
+        if len(self._waiting) == len(self.ids):
+            decided, self._waiting = self._task.decide(self._waiting), []
+            self._enter(decided)
+
+    def _enter(self, predictions: Sequence[Prediction]) -> None:
+        if not predictions:
+            return
+        places = [item.example for item in predictions]
+        guesses, truths = [item.prediction for item in predictions], [item.reference for item in predictions]
+        rows_of = {name: metrics.load(name).statistics(guesses, truths) for name in self._task.metrics}
+        for name, rows in rows_of.items():
+            if name not in self.statistics:
+                self.statistics[name] = np.zeros((len(self.ids), rows.shape[1]))
+            self.statistics[name][places] = rows
+        if self._file is not None:
+            for index, item in enumerate(predictions):
+                row = {name: rows[index].tolist() for name, rows in rows_of.items()}
+                self._file.add(
+                    item.example, {"id": self.ids[item.example], **self._task.describe(item), "statistics": row}
+                )
+
+    @property
+    def missing(self) -> list[int]:
+        """Return the examples without a prediction."""
+        return np.flatnonzero(self._counts == 0).tolist()
+
+    @property
+    def doubled(self) -> list[int]:
+        """Return the examples with several."""
+        return np.flatnonzero(self._counts > 1).tolist()
+
+    def close(self) -> None:
+        """Bring the file of predictions into the data set's order."""
+        if self._file is not None:
+            self._file.close()
