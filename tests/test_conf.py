@@ -150,4 +150,5 @@ def test_files_of_a_data_set_exist(dataset: str, shared_data: Path) -> None:
         for files in [] if splits is None else [*splits.train, *splits.validation, *splits.test]:
             for language in files.languages or settings.languages:
                 assert language in settings.languages
-                assert (root / files.path.replace("{language}", language)).is_file()
+                for path in files.parallel.values() or [files.path]:
+                    assert (root / path.replace("{language}", language)).is_file()

@@ -59,7 +59,12 @@ class FileSet:
     """Some rows of one split: files of one format, one per language or one with a language column."""
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
-    format: str = key("auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text; auto: by suffix, also .gz")
+    parallel: dict[str, str] = key(
+        {}, "instead of path: column -> text file; line n of each belongs to line n of the others"
+    )
+    format: str = key(
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc; auto: by suffix, also .gz"
+    )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
     separator: str | None = key(None, "null: tab for tsv, comma for csv")
