@@ -4,8 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from xlmrxl_train.evaluation.evaluator import LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.scores import LanguageScore
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.session import Session

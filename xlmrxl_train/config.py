@@ -390,6 +390,29 @@ VARIANTS: dict[str, dict[str, type]] = {
     },
 }
 
+# Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
+FREE = (
+    "run.",
+    "data.root",
+    "data.cache",
+    "strategy.",
+    "tracker.",
+    "tokenizer.path",  # its content is compared through environment.json
+    "model.attn_implementation",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.max_hours",
+    "train.profile",
+    "train.max_skipped",
+    "train.log_every",
+    "train.recompute",
+    "train.save_model",
+    "train.tokens_per_micro_batch",
+    "evaluate.tokens_per_batch",
+    "evaluate.bootstrap",
+    "evaluate.predictions",
+)
+
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key below `config` with its value: ("train.batch_size", 32)."""

@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Any
 
 from xlmrxl_train.data.languages import language as describe
-from xlmrxl_train.evaluation.evaluator import LanguageScore
+from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.evaluation.scores import LanguageScore
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,9 +120,9 @@ class Report:
         lines += ["| --- | --- | --- | --- |" + " ---: |" * len(self.metrics) + " --- | ---: |"]
         for code, score in self.languages.items():
             entry = describe(code)
-            values = " | ".join(_number(name, score.values[name]) for name in self.metrics)
+            values = " | ".join(number(name, score.values[name]) for name in self.metrics)
             bounds = score.intervals.get(head)
-            span = f"{_number(head, bounds[0])} to {_number(head, bounds[1])}" if bounds else ""
+            span = f"{number(head, bounds[0])} to {number(head, bounds[1])}" if bounds else ""
             mark = " (trained)" if code in protocol.train_languages else ""
             lines.append(
                 f"| {code} | {entry.name}{mark} | {entry.script} | {entry.family} | {values} | {span} | {score.n} |"
@@ -129,7 +130,7 @@ class Report:
         lines += ["", "| average | " + " | ".join(self.metrics) + " |", "| --- |" + " ---: |" * len(self.metrics)]
         averages = self.averages()
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
-            cells = (_number(metric, averages[metric][name]) for metric in self.metrics)
+            cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
@@ -145,10 +146,3 @@ class Report:
             "",
         ]
         return "\n".join(lines)
-
-
-def _number(metric: str, value: float | None) -> str:
-    """Return a share in percent, anything else with two digits."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if metric == "perplexity" else f"{100 * value:.1f}"
