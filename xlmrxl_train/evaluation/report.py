@@ -22,6 +22,7 @@ class Protocol:
     split: str
     source: str  # hub, files or sample
     train_languages: list[str]
+    training: dict[str, list[str]] = field(default_factory=dict)  # data set -> its languages that were trained on
     select_split: str | None  # which split chose the checkpoint; null: the last one was taken
     select_languages: list[str]
     select_metric: str
@@ -36,6 +37,12 @@ class Protocol:
     def seen_languages(self) -> set[str]:
         """Return the languages whose labels were used, to train or to select."""
         return {*self.train_languages, *(self.select_languages if self.select_split else ())}
+
+    def trained_on(self) -> str:
+        """Return the training languages, with their data sets where these are not the one that is evaluated."""
+        if set(self.training) <= {self.dataset}:
+            return ", ".join(self.train_languages)
+        return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in self.training.items())
 
     def setting(self, languages: Sequence[str]) -> str:
         """Return what a report calls the run: zero-shot only where no target language's labels were used."""
@@ -140,7 +147,7 @@ class Report:
         )
         lines += [
             "",
-            f"Trained on {', '.join(protocol.train_languages)} ({protocol.source}), {protocol.steps:,} steps, "
+            f"Trained on {protocol.trained_on()} ({protocol.source}), {protocol.steps:,} steps, "
             f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
             f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
             "",
