@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from xlmrxl_train.cli import COMMANDS, main
-from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, load_config, load_run_config
 from xlmrxl_train.cli.help import MOST_USED
+from xlmrxl_train.cli.library import library
 from xlmrxl_train.cli.sweep import plan
 from xlmrxl_train.cli.typed import keys_of
 from xlmrxl_train.config import Config, DDPConfig, SequenceClassificationConfig, StrategyConfig, to_dict

@@ -12,7 +12,8 @@ import yaml
 
 from xlmrxl_train import __version__
 from xlmrxl_train.cli import help as help_text
-from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, load_config, load_run_config
+from xlmrxl_train.cli.library import library
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError

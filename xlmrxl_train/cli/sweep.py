@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from xlmrxl_train.cli.compose import Library, compose_config, library
+from xlmrxl_train.cli.compose import compose_config
+from xlmrxl_train.cli.library import Library, library
 from xlmrxl_train.cli.typed import MIXTURE
 from xlmrxl_train.errors import ConfigError
 
