@@ -21,6 +21,7 @@ BROKEN = {
     "between 0 and 1": 1.5,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
+    "1 or more": 0.5,
     "at least one language, each once": [],
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],

@@ -288,7 +288,23 @@ class ScheduleConfig:
 class TrainConfig:
     """The loop."""
 
-    languages: list[str] = key(["en"], "languages to train on; [all]: every language of the data set")
+    languages: list[str] = key(
+        ["en"], "languages to train on; [all]: every language of the data set; []: on shots alone"
+    )
+    shots: int = key(0, "few-shot: labelled examples to train on in each of shot_languages, drawn by the seed")
+    shot_languages: list[str] = key(
+        [], "of the evaluated data set; empty: the evaluated languages that are not trained on in whole"
+    )
+    shot_split: str = key(
+        "auto",
+        "auto | train | validation, what shots are drawn from; auto: the training split where the language has one; "
+        "shots from validation are left out of it when it is scored, in every language",
+    )
+    sampling_temperature: float = key(
+        1.0,
+        "T: of n examples in a data set and language, an epoch has a share by n^(1/T); 1: each once; above 1: those of "
+        "small tables again and again, of large ones a part; XLM-R's alpha is 1/T, 0.3 there",
+    )
     epochs: float = key(3.0, "passes over the training data")
     max_steps: int | None = key(None, "optimizer steps; null: as many as train.epochs needs")
     batch_size: int = key(32, "examples per optimizer step, over all ranks")

@@ -157,6 +157,7 @@ class Training:
             seed=config.seed,
             batch_size=config.train.batch_size,
             token_budget=config.train.tokens_per_micro_batch,
+            temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,
         )
@@ -220,7 +221,8 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
         Stopped: A stop was requested while rows were read.
     """
     config = session.config
-    languages = {"train": session.train_languages} if session.task.trains else {}
+    trained = list(dict.fromkeys([*session.train_languages, *session.shot_languages]))
+    languages = {"train": trained} if session.task.trains else {}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
     if config.evaluate.test:

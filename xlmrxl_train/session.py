@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
+from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
@@ -60,6 +61,14 @@ class TrainingSet:
     languages: list[str]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shots:
+    """The few examples of a language that are trained on."""
+
+    split: str  # what they are of
+    ids: list[str]
+
+
 @dataclass(kw_only=True)
 class Session:
     """What every command needs: who runs it, on which data, for which task."""
@@ -71,6 +80,7 @@ class Session:
     tokenizer: Tokenizer
     task: Task
     training_sets: list[TrainingSet]
+    shots: dict[str, Shots] = field(default_factory=dict)  # by language; known when the training split is open
 
     @classmethod
     def open(cls, config: Config, *, training: bool | None = None) -> "Session":
@@ -108,7 +118,8 @@ class Session:
             task=task,
             training_sets=_training_sets(config, source, task),
         )
-        for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
+        session.shot_splits()
+        for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages, *session.shot_languages]):
             language(code)  # reports name it; better refused now than after training
         lacking = [code for code in config.evaluate.select_languages if code not in session.select_languages]
         if lacking and config.evaluate.select == "best" and config.evaluate.every != 0:
@@ -128,6 +139,33 @@ class Session:
         return list(dict.fromkeys(code for training in self.training_sets for code in training.languages))
 
     @property
+    def shot_languages(self) -> list[str]:
+        """Return the languages of the evaluated data set of which a few examples are trained on."""
+        settings = self.config.train
+        if not settings.shots:
+            return []
+        trained = [] if self.config.mixture else self.train_languages
+        return settings.shot_languages or [code for code in self.evaluate_languages if code not in trained]
+
+    def shot_splits(self) -> dict[str, str]:
+        """Return the split that the shots of each language are drawn from.
+
+        Raises:
+            ConfigError: A language has none.
+        """
+        wanted = self.config.train.shot_split
+        names = ("train", "validation") if wanted == "auto" else (wanted,)
+        splits = {
+            code: next((name for name in names if self.source.has(name, code)), "") for code in self.shot_languages
+        }
+        if lacking := [code for code, name in splits.items() if not name]:
+            raise ConfigError(
+                f"train.shot_languages must have a {' or '.join(names)} split of {self.config.dataset.name}, "
+                f"got {', '.join(lacking)}. Choose other languages, or another train.shot_split."
+            )
+        return splits
+
+    @property
     def evaluate_languages(self) -> list[str]:
         """Return the languages to score."""
         return list(self.config.evaluate.languages or self.config.dataset.languages)
@@ -142,7 +180,8 @@ class Session:
         """Open a split, tokenised; rank 0 fills the cache, the others wait for it.
 
         Args:
-            split: train, which may be of several data sets, validation or test.
+            split: train, which may be of several data sets, and decides which examples validation goes without: open
+                it first. Or validation, or test.
             languages: Of these only.
             stop: Whether to leave off reading rows.
 
@@ -150,7 +189,15 @@ class Session:
             Stopped: A stop was requested while rows were read.
             ConfigError: A rank does not find the data that rank 0 has.
         """
-        world, parts = self.world, self._parts(split, languages)
+        parts = self._parts(split, languages)
+        corpus = self._open(split, parts, stop)
+        if split == "train":
+            drawn = [(part, table.ids) for part, table in zip(parts, corpus.tables, strict=True) if part.draw]
+            self.shots = {part.language: Shots(split=part.split, ids=ids) for part, ids in drawn}
+        return corpus
+
+    def _open(self, split: str, parts: list[Part], stop: Callable[[], bool]) -> Corpus:
+        world = self.world
 
         def check() -> None:
             for part in parts:
@@ -188,11 +235,23 @@ class Session:
     def _parts(self, split: str, languages: list[str]) -> list[Part]:
         """Return what the tables of a split are made of."""
         if split != "train":
-            return [Part(split=split, language=code, source=self.source, encoder=self.task) for code in languages]
-        return [
+            # In every language, since parallel data sets have translations of a shot under its id.
+            drawn = [id_ for shots in self.shots.values() if shots.split == split for id_ in shots.ids]
+            left_out = tuple(dict.fromkeys(drawn))
+            return [
+                Part(split=split, language=code, source=self.source, encoder=self.task, without=left_out)
+                for code in languages
+            ]
+        whole = [
             Part(split=split, language=code, source=training.source, encoder=training.task, dataset=training.key)
             for training in self.training_sets
             for code in training.languages
+            if code in languages
+        ]
+        draw = Draw(count=self.config.train.shots, seed=self.config.seed)
+        return whole + [
+            Part(split=name, language=code, source=self.source, encoder=self.task, draw=draw)
+            for code, name in self.shot_splits().items()
             if code in languages
         ]
 

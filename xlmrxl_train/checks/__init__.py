@@ -16,6 +16,7 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),
@@ -135,6 +136,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.persistence_kb",
             "strategy.max_live_mb",
             "strategy.max_reuse_distance_mb",
+            "train.shots",
             "seed",
         ),
         ("0 or more", _not_negative),
@@ -155,8 +157,10 @@ _RULES: dict[str, tuple[str, Any]] = {
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
+    "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
-    "train.languages": ("at least one language, each once", lambda value: 0 < len(value) == len(set(value))),
+    "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "train.shot_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
@@ -198,6 +202,7 @@ def _faults_between_keys(config: Config) -> list[str]:
     for name, codes in (
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
+        ("train.shot_languages", config.train.shot_languages),
     ):
         if unknown := [code for code in codes if code not in dataset.languages]:
             faults.append(
