@@ -8,12 +8,13 @@ from xlmrxl_train.evaluation.report import Protocol, Report
 from xlmrxl_train.evaluation.scores import LanguageScore
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy
-from xlmrxl_train.session import Session, TrainingSet
+from xlmrxl_train.session import Session
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import total_steps
+from xlmrxl_train.training_sets import TrainingSet
 
 Scores = dict[str, LanguageScore]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, DatasetConfig, ModelConfig, ZeroConfig, leaves
+from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -43,30 +43,12 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSet:
-    """A data set to train on, and what reads it."""
-
-    key: str  # its name in Config.mixture; "": it is Config.dataset
-    config: DatasetConfig
-    source: Source
-    task: Task
-    languages: list[str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shots:
-    """The few examples of a language that are trained on."""
-
-    split: str  # what they are of
-    ids: list[str]
 
 
 @dataclass(kw_only=True)
@@ -116,7 +98,7 @@ class Session:
             source=source,
             tokenizer=tokenizer,
             task=task,
-            training_sets=_training_sets(config, source, task),
+            training_sets=open_training_sets(config, source, task),
         )
         session.shot_splits()
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages, *session.shot_languages]):
@@ -293,37 +275,6 @@ class Session:
             console=self.console,
             stop=stop,
         )
-
-
-def _training_sets(config: Config, source: Source, task: Task) -> list[TrainingSet]:
-    """Return the data sets to train on: those of the mixture, or else the one that is evaluated.
-
-    Raises:
-        ConfigError: A data set lacks the source, or a training split in any of the languages.
-    """
-    wanted = config.train.languages
-    if not config.mixture:
-        languages = list(config.dataset.languages if wanted == ["all"] else wanted)
-        return [TrainingSet(key="", config=config.dataset, source=source, task=task, languages=languages)]
-    sets = []
-    for key, dataset in config.mixture.items():
-        its_source = open_source(dataset, config.data)
-        offered = [code for code in dataset.languages if its_source.has("train", code)]
-        languages = offered if wanted == ["all"] else [code for code in wanted if code in offered]
-        if not languages:
-            raise ConfigError(
-                f"mixture.{key} must have a training split in one of train.languages ({', '.join(wanted)}), "
-                f"got {', '.join(offered) or 'none'} of {dataset.name}. Choose other languages, or leave it out."
-            )
-        encoder = make_task(config.task, dataset, task.tokenizer)
-        sets.append(TrainingSet(key=key, config=dataset, source=its_source, task=encoder, languages=languages))
-    offered = [code for training in sets for code in training.languages]
-    if missing := [code for code in wanted if wanted != ["all"] and code not in offered]:
-        raise ConfigError(
-            f"train.languages must have a training split in the mixture, got {', '.join(missing)}. "
-            f"It has {', '.join(dict.fromkeys(offered))}."
-        )
-    return sets
 
 
 def _same_settings(statements: list[Statement]) -> list[str]:
