@@ -29,7 +29,15 @@ MAY_IMPORT = {
     "checks": {"config", "errors"},
     "cli": {"checks", "config", "errors", "launcher", "run", "spelling", "__init__"},
 }
-COMPOSITION_ROOT = {"account", "run", "session", "training_sets", "__init__", "__main__"}  # these know everybody
+COMPOSITION_ROOT = {
+    "account",
+    "run",
+    "session",
+    "training_sets",
+    "lineage",
+    "__init__",
+    "__main__",
+}  # these know everybody
 
 # A library -> the files (or folders) of the package that may import it.
 KNOWN_BY = {

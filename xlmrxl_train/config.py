@@ -72,6 +72,7 @@ class FileSet:
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
     languages: list[str] = key([], "the languages these files hold; empty: all of the data set's")
     part: list[float] = key([], "[0.0, 0.5] takes the first half of the rows; empty: all")
+    translated: bool = key(False, "whether a machine translated them into the language; reports say translate-train")
     stand_in: str | None = key(None, "why this is not the official split; stamped on every report that used it")
 
 
@@ -94,6 +95,7 @@ class HubConfig:
     train: str | None = key("train", "the Hub's name of the split; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
+    translated: list[str] = key([], "languages into which a machine translated the training split")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
 
 

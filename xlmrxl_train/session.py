@@ -21,6 +21,7 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.hub import resolve_model
+from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
@@ -62,6 +63,7 @@ class Session:
     tokenizer: Tokenizer
     task: Task
     training_sets: list[TrainingSet]
+    parents: list[dict[str, Any]]  # protocols of the runs that the weights came from
     shots: dict[str, Shots] = field(default_factory=dict)  # by language; known when the training split is open
 
     @classmethod
@@ -99,6 +101,7 @@ class Session:
             tokenizer=tokenizer,
             task=task,
             training_sets=open_training_sets(config, source, task),
+            parents=[] if training is False else parents_of(config.model.path),
         )
         session.shot_splits()
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages, *session.shot_languages]):

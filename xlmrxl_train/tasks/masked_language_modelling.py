@@ -29,6 +29,7 @@ class MaskedLanguageModelling(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLForMaskedLM
     default_metrics: ClassVar[tuple[str, ...]] = ("perplexity",)
+    labelled: ClassVar[bool] = False
 
     def __init__(self, config: MaskedLanguageModellingConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, dataset, tokenizer)
