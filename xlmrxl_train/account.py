@@ -1,21 +1,17 @@
 """What a run says of itself: what is about to be trained, how scores came about, the scores."""
 
-import json
 import math
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
-from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy
 from xlmrxl_train.session import Session
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.batches import StepBatches
-from xlmrxl_train.training.folder import RunFolder
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import total_steps
 from xlmrxl_train.training_sets import TrainingSet
@@ -96,17 +92,17 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
     )
 
 
-def trained_protocol(session: Session, folder: Path) -> Protocol:
-    """Return the protocol of the run in `folder`, from its report, for an evaluation of its model in this session."""
-    now = protocol(session, "test", TrainState(), 0, selecting=False)
-    report = folder / "report.json"
-    if report.is_file():
-        then = json.loads(report.read_text(encoding="utf-8"))["protocol"]
-        changed = {"dataset": now.dataset, "source": now.source, "limit": now.limit, "split": now.split}
-        stand_ins = list(dict.fromkeys([*then["stand_ins"], *now.stand_ins]))
-        return Protocol(**(then | changed | {"stand_ins": stand_ins}))
-    now.parents = parents_of(RunFolder(folder).read_config().model.path)
-    return now
+def evaluated_again(session: Session, trained: Protocol) -> Protocol:
+    """Return the protocol of a run whose model is evaluated in this session, perhaps on another data set."""
+    tested = [text for code in session.evaluate_languages for text in session.source.stand_ins("test", code)]
+    return replace(
+        trained,
+        dataset=session.config.dataset.name,
+        source=session.source.kind,
+        split="test",
+        limit=session.config.data.limit,
+        stand_ins=list(dict.fromkeys([*trained.stand_ins, *tested])),
+    )
 
 
 def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:

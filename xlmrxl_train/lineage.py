@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from xlmrxl_train.errors import RunError
-from xlmrxl_train.evaluation.protocol import of_parent
+from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.hub import is_local, local_path
 from xlmrxl_train.track.secrets import redact
 
@@ -25,20 +26,26 @@ def parents_of(path: str | None) -> list[dict[str, Any]]:
     folder = folder.parent if folder.resolve().name == "model" else folder
     if not (folder / "config.yaml").is_file():
         return []
+    own = asdict(protocol_of(folder))
+    return [*own.pop("parents"), own | {"run": redact(str(folder))}]
+
+
+def protocol_of(folder: Path) -> Protocol:
+    """Return how the scores of a finished run came about.
+
+    Raises:
+        RunError: It has no report, or none that can be read.
+    """
     report = folder / "report.json"
     try:
-        protocol = json.loads(report.read_text(encoding="utf-8"))["protocol"]
-        before = protocol.pop("parents", [])
-        own = asdict(of_parent(protocol)) | {"run": redact(str(folder))}
-        del own["parents"]
-        return [asdict(of_parent(parent)) | {"run": parent["run"]} for parent in before] + [own]
+        return Protocol(**json.loads(report.read_text(encoding="utf-8"))["protocol"])
     except FileNotFoundError:
         raise RunError(
-            f"model.path={path} is a run without report.json, so that what it was trained on is not known. "
-            "Let it finish: start its command again."
+            f"{report} must say what the model there was trained on, found none. "
+            "Let the run finish: start its command again."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{report} must say what the run was trained on, but cannot be read: {error}. "
-            "Restore it, or write it again with the version that trained the run."
+            f"{report} must say what the model there was trained on, but cannot be read: {error}. "
+            "Restore it from a copy, or train the run again."
         ) from None

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlmrxl_train.account import Scores, introduce, log_scores, protocol, selection_score, trained_protocol
+from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.launcher import is_first
+from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -238,10 +239,11 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         config: What to evaluate; by default what the run itself evaluated.
 
     Raises:
-        RunError: The folder is not a run, or has no model yet.
+        RunError: The folder is not a run, or has no model or no report yet.
     """
     run = RunFolder(Path(folder))
     run.check_has_model()
+    trained = protocol_of(run.path)
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
     session = Session.open(config, training=False)
@@ -252,7 +254,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
-        report = Report(protocol=trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
+        report = Report(protocol=evaluated_again(session, trained), languages=scores, metrics=session.task.metrics)
         if session.world.is_first:
             with writing(target):
                 report.write(target)

@@ -1,6 +1,5 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,8 +44,6 @@ from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
-
-logger = logging.getLogger(__name__)
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
@@ -112,7 +109,12 @@ class Session:
                 f"evaluate.select_languages must have a validation split of {config.dataset.name}, "
                 f"got {', '.join(lacking)}. Choose others, or set evaluate.select=last."
             )
-        outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        outline, weights = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        if training is False and weights.report and weights.report.misfit:
+            raise ConfigError(
+                f"dataset={config.dataset.name} must suit the trained model, but {weights.report.misfit}. "
+                "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
+            )
         training = training and task.trains
         if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
             console.say(warning)
@@ -257,8 +259,8 @@ class Session:
 
     def _strategy(self) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
-        if source.report and self.world.is_first:
-            source.report.log(logger, Path(str(self.config.model.path)))
+        for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
+            self.console.say(f"head    {line}")
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,

@@ -97,6 +97,9 @@ def load_run_config(
     recipe = str(OmegaConf.select(stored, "run.recipe") or "")
     config, sound = _typed(stored, values, files, chosen, faults, recipe=recipe)
     config.run.dir = str(folder)
+    if "dataset" in choices:  # what trained is over, and the run's report says what it was
+        config.mixture, config.train.languages, config.evaluate.select_languages = {}, ["all"], []
+        config.train.shots, config.train.shot_languages = 0, []
     if all_faults := _all_faults(config, faults, whole=whole and sound):
         raise ConfigError(*all_faults)
     return config
