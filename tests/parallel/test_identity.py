@@ -23,12 +23,20 @@ SMALL = [
     "model.attention_probs_dropout_prob=0",
 ]
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=25"]
+# Two training sets in two languages, of 25 and 10 examples, of which an epoch of 35 has 20 and 15 by temperature 3.
+SAMPLED = [
+    "train.sampling_temperature=3", "train.languages=[en,fr]", "data.limit=25", "mixture.a=sample_nli",
+    "mixture.a.languages=[en]", "mixture.b=sample_nli", "mixture.b.languages=[fr]",
+    "mixture.b.sample.train.0.part=[0.0,0.0125]",
+]  # fmt: skip
 CUT = ["train.tokens_per_micro_batch=48", "task.max_length=48"]
 JOBS = {
     "classification": ["gradients"],
     "classification, cut": ["gradients", *CUT],
     "masked": ["gradients", *MASKED],
     "masked, cut": ["gradients", *MASKED, *CUT],
+    "sampled": ["gradients", *SAMPLED],
+    "sampled, cut": ["gradients", *SAMPLED, *CUT],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
     "few scores": ["scores", "evaluate.languages=[en]", "data.limit=5", "evaluate.bootstrap=0"],  # one batch in all
@@ -64,7 +72,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked"])
+@pytest.mark.parametrize("task", ["classification", "masked", "sampled"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1

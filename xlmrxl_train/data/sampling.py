@@ -2,8 +2,8 @@
 
 A table is what one data set has in one language. With temperature T a table of n examples has the weight n^(1/T):
 T = 1 leaves the proportions as they are, a larger one flattens them, and in the limit all tables count alike.
-Source: arXiv 1901.07291, section 3.1, and 1911.02116, section 3, which sample languages by n^alpha (alpha = 1/T;
-0.3 for XLM-R) at random; here an epoch has exactly these shares, and as many examples as all tables together.
+Source: arXiv 1901.07291 (XLM) and 1911.02116 (XLM-R), which sample languages at random by n^alpha, alpha = 1/T, 0.3 for
+XLM-R; here an epoch has exactly these shares, and as many examples as all tables together.
 """
 
 from collections.abc import Sequence
