@@ -9,6 +9,7 @@ from xlmrxl_train.config import (
     FilesConfig,
     FileSet,
     MaskedLanguageModellingConfig,
+    RetrievalConfig,
     SequenceClassificationConfig,
 )
 
@@ -32,11 +33,13 @@ def faults_of_task(config: Config) -> list[str]:
     return faults
 
 
+WITHOUT_TRAINING = ("retrieval",)
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("perplexity",),
+    "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
 
 
@@ -91,7 +94,14 @@ def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, da
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
+def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[str]:
+    if "gold" in dataset.columns:
+        return faults_of_roles(dataset, ("text", "side", "gold")) + missing_roles(dataset, "text", "side")
+    return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_masked_language_modelling,
+    "retrieval": _faults_of_retrieval,
 }

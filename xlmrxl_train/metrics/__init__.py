@@ -15,7 +15,7 @@ import numpy as np
 
 from xlmrxl_train.errors import ConfigError
 
-NAMES = ("accuracy", "macro_f1", "perplexity")
+NAMES = ("accuracy", "accuracy_forward", "accuracy_backward", "macro_f1", "mining_f1", "perplexity")
 
 
 class Metric(Protocol):
