@@ -9,8 +9,8 @@ tags by accident:
 - INTJ begins with I, which changes nothing for raw tags; a tag "E..." would end its entity at every token;
 - X, "_" and PUNCT are entities like others; a tag that begins with O or "." counts nothing.
 
-Versions since 0.0.16 take "OUN" for the type of NOUN, "CONJ" for that of both CCONJ and SCONJ, and "_" for that of X, also
-where nothing is: their score differs, and they warn of each tag.
+Versions since 0.0.16 take "OUN" for the type of NOUN, "CONJ" for that of both CCONJ and SCONJ, and "_" for that of X
+and of O alike: their score differs, and they warn of each tag.
 
 Source: chakki-works/seqeval 0.0.12, `get_entities` of seqeval/metrics/sequence_labeling.py; google-research/xtreme
 evaluate.py at 09182488 (`f1`) and install_tools.sh at 1e21ba07.
