@@ -127,8 +127,9 @@ class Training:
     @property
     def selecting(self) -> bool:
         """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
-        trains = self.session.task.trains
-        return trains and self.session.config.evaluate.select == "best" and "validation" in self.corpora
+        session = self.session
+        best = session.config.evaluate.select == "best"
+        return best and "validation" in self.corpora and bool(session.select_languages) and session.task.trains
 
     def run(self) -> Report:
         """Train, select, test, report.
