@@ -43,6 +43,7 @@ FREE = (
     "evaluate.tokens_per_batch",
     "evaluate.bootstrap",
     "evaluate.predictions",
+    "evaluate.submission",
 )
 
 
