@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from xlmrxl_train.checks.tasks import faults_of_task
+from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, leaves
 from xlmrxl_train.errors import ConfigError
 
@@ -196,7 +197,6 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"Choose task={dataset.kind}."
         )
     for name, codes in (
-        ("train.languages", [] if config.train.languages == ["all"] else config.train.languages),
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
     ):
@@ -218,4 +218,4 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_task(config)
+    return faults + faults_of_training_sets(config) + faults_of_task(config)
