@@ -127,6 +127,8 @@ def _faults_of_templates(dataset: DatasetConfig) -> list[str]:
             faults.append(f"dataset.templates has no text {name!r}. Its texts are {', '.join(_FIELDS)}.")
             continue
         allowed = [field for field in _FIELDS[name] if field == "choice" or field in dataset.columns]
+        if not allowed:
+            continue  # there is neither context nor question, which is said already
         rule = f"dataset.templates.{name} must be text with {' and '.join(f'{{{field}}}' for field in allowed)}"
         try:
             parts = list(Formatter().parse(template))

@@ -3,9 +3,9 @@
 A label per line; a tag per line with a blank line between sentences; JSON of id and answer; the row of the translation,
 from 0, per line; two ids per mined pair. Lines stand in the order of the test set, which has to be XTREME's.
 
-Source: google-research/xtreme, evaluate.py @ 091824888a60 (`read_label`, `read_tag`, `read_squad`, `bucc_f1`, TASK2LANGS
-and the names of files) and mock_test_data/predictions @ 522434d1aece; that rows count from 0, third_party/
-run_retrieval.py @ 22b13c6e2051, which writes what faiss returns.
+Source: google-research/xtreme, evaluate.py @ 091824888a60 (`read_label`, `read_tag`, `read_squad`, `bucc_f1`, and the
+names of files), mock_test_data/predictions @ 522434d1aece, and, that rows count from 0,
+third_party/run_retrieval.py @ 22b13c6e2051, which writes what faiss returns.
 """
 
 import json
