@@ -100,8 +100,8 @@ def test_more_shots_than_examples_are_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train.shots=0", "train.languages=[]"], "train.languages must name at least one language, got []: only "),
-        (["train.languages=[]", "mixture.a=sample_nli"], "train.languages must name at least one language, got []"),
+        (["train.shots=0", "train.languages=[]"], "train.languages must name at least one language, got none."),
+        (["train.languages=[]", "mixture.a=sample_nli"], "train.languages must name at least one language, got none."),
         (
             ["train.shots=0", "train.shot_languages=[de,sw]"],
             "train.shot_languages need train.shots, got 0 for de, sw. Set train.shots.",

@@ -13,6 +13,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
+from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
@@ -130,7 +131,7 @@ class Training:
         """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
         session = self.session
         best = session.config.evaluate.select == "best"
-        return best and "validation" in self.corpora and bool(session.select_languages)
+        return best and "validation" in self.corpora and bool(session.select_languages) and session.task.trains
 
     def run(self) -> Report:
         """Train, select, test, report.
@@ -142,6 +143,8 @@ class Training:
         try:
             if session.task.trains:
                 self.train()
+            else:
+                self.validate(self.state)  # a task without training may still set something by the validation split
             return self.finish()
         finally:
             if self.trackers:
@@ -202,16 +205,20 @@ class Training:
             with writing(self.folder.path / "predictions"):
                 scores = self.evaluator.evaluate(self.corpora[split], intervals=True, folder=folder)
             log_scores(session, self.metrics, scores, step=state.step, split=split)
+            submit(session, self.folder.path)
         report = Report(
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
             metrics=session.task.metrics,
+            notes=session.task.notes,
         )
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):
                 report.write(self.folder.path)
             session.console.say(report.to_markdown())
-            session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, predictions/, model/")
+            written = [name for name in ("predictions", "model") if (self.folder.path / name).is_dir()]
+            names = ", ".join(["report.json", *(f"{name}/" for name in written)])
+            session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
         return report
 
 
@@ -254,7 +261,13 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
-        report = Report(protocol=evaluated_again(session, trained), languages=scores, metrics=session.task.metrics)
+        submit(session, target)
+        report = Report(
+            protocol=evaluated_again(session, trained),
+            languages=scores,
+            metrics=session.task.metrics,
+            notes=session.task.notes,
+        )
         if session.world.is_first:
             with writing(target):
                 report.write(target)
@@ -263,6 +276,15 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         return report
     finally:
         session.world.close()
+
+
+def submit(session: Session, folder: Path) -> None:
+    """Write the predictions in a folder as a benchmark's own script reads them, if that was asked for."""
+    if session.config.evaluate.submission and session.world.is_first:
+        with writing(folder / "submission"):
+            write_submission(
+                folder / "predictions", folder / "submission", session.config.dataset, session.evaluate_languages
+            )
 
 
 def prepare(config: Config) -> None:

@@ -161,8 +161,12 @@ _RULES: dict[str, tuple[str, Any]] = {
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "train.shot_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "task.pooling": ("mean | first", lambda value: value in ("mean", "first")),
+    "task.layer": ("0 or more", _not_negative),
+    "task.neighbours": ("greater than 0", _positive),
     "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "evaluate.submission": ("xtreme or null", lambda value: value == "xtreme"),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
         "wandb | tensorboard, each at most once",
@@ -209,6 +213,12 @@ def _faults_between_keys(config: Config) -> list[str]:
                 f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
                 f"It has {', '.join(dataset.languages)}."
             )
+    if config.evaluate.submission and not (config.evaluate.test and config.evaluate.predictions):
+        faults.append(
+            "evaluate.submission needs evaluate.test=true and evaluate.predictions=true, "
+            f"got {str(config.evaluate.test).lower()} and {str(config.evaluate.predictions).lower()}. Set both, or "
+            "evaluate.submission=null."
+        )
     if not dataset.languages:
         faults.append("dataset.languages must name at least one language, got none.")
     if config.data.source == "files" and not config.data.root:

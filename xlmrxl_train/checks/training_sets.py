@@ -2,12 +2,14 @@
 
 import re
 
-from xlmrxl_train.checks.tasks import faults_of_data_set
+from xlmrxl_train.checks.tasks import WITHOUT_TRAINING, faults_of_data_set
 from xlmrxl_train.config import Config, DatasetConfig
 
 
 def faults_of_training_sets(config: Config) -> list[str]:
     """Return what is wrong with the languages to train on, the data sets of a mixture, and shots."""
+    if config.task.kind in WITHOUT_TRAINING:
+        return _faults_without_training(config)
     wanted, sets = config.train.languages, config.mixture or {"": config.dataset}
     known = list(dict.fromkeys(code for dataset in sets.values() for code in dataset.languages))
     faults = []
@@ -17,10 +19,22 @@ def faults_of_training_sets(config: Config) -> list[str]:
             f"train.languages must be languages of {whose}, got {', '.join(unknown)}. It has {', '.join(known)}."
         )
     if not wanted and (config.mixture or not config.train.shots):
-        faults.append("train.languages must name at least one language, got []: only train.shots can do without.")
+        faults.append("train.languages must name at least one language, got none.")
     for name, dataset in config.mixture.items():
         faults += _faults_of_one(config, f"mixture.{name}", dataset)
     return faults + _faults_of_shots(config)
+
+
+def _faults_without_training(config: Config) -> list[str]:
+    faults, kind = [], config.task.kind
+    if config.train.languages:
+        faults.append(
+            f"train.languages must be empty, since {kind} trains nothing, "
+            f"got {', '.join(config.train.languages)}. Set train.languages=[]."
+        )
+    if config.mixture or config.train.shots:
+        faults.append(f"mixture and train.shots are for training, and {kind} trains nothing. Leave them out.")
+    return faults
 
 
 def _faults_of_shots(config: Config) -> list[str]:
@@ -55,7 +69,7 @@ def _faults_of_one(config: Config, key: str, dataset: DatasetConfig) -> list[str
             f"{key} must be of the kind that is evaluated, {evaluated.kind}, got {dataset.kind!r}. "
             "Train on it in a run of its own, and begin this one from it with model.path=<run folder>."
         )
-    elif dataset.labels != evaluated.labels:
+    elif dataset.kind != "multiple_choice" and dataset.labels != evaluated.labels:  # its head scores any number
         faults.append(
             f"{key} must have the labels of {evaluated.name} ({', '.join(evaluated.labels) or 'none'}), in their "
             f"order, got {', '.join(dataset.labels) or 'none'}. Map what its files write with {key}.label_values."

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xlmrxl_train.checks import faults_of, faults_of_values
+from xlmrxl_train.checks.tasks import WITHOUT_TRAINING
 from xlmrxl_train.cli.library import Library, library
 from xlmrxl_train.cli.typed import (
     MIXTURE,
@@ -98,8 +99,9 @@ def load_run_config(
     config, sound = _typed(stored, values, files, chosen, faults, recipe=recipe)
     config.run.dir = str(folder)
     if "dataset" in choices:  # what trained is over, and the run's report says what it was
-        config.mixture, config.train.languages, config.evaluate.select_languages = {}, ["all"], []
+        config.train.languages = [] if config.task.kind in WITHOUT_TRAINING else ["all"]
         config.train.shots, config.train.shot_languages = 0, []
+        config.mixture, config.evaluate.select_languages = {}, []
     if all_faults := _all_faults(config, faults, whole=whole and sound):
         raise ConfigError(*all_faults)
     return config
