@@ -9,6 +9,7 @@ from xlmrxl_train.config import (
     FilesConfig,
     FileSet,
     MaskedLanguageModellingConfig,
+    RetrievalConfig,
     SequenceClassificationConfig,
 )
 
@@ -16,7 +17,7 @@ from xlmrxl_train.config import (
 def faults_of_task(config: Config) -> list[str]:
     """Return what the kind of task finds wrong with itself, the data set's roles and labels, and the metrics."""
     task, dataset = config.task, config.dataset
-    faults = _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
+    faults = faults_of_data_set(config, dataset)
     problem = task.problem_type if isinstance(task, SequenceClassificationConfig) else task.kind
     known = METRICS.get(problem)
     if known is None and problem in PROBLEMS:
@@ -32,11 +33,19 @@ def faults_of_task(config: Config) -> list[str]:
     return faults
 
 
+def faults_of_data_set(config: Config, dataset: DatasetConfig) -> list[str]:
+    """Return what the kind of task finds wrong with its settings and with the roles and labels of a data set."""
+    task = config.task
+    return _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
+
+
+WITHOUT_TRAINING = ("retrieval",)
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("perplexity",),
+    "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
 
 
@@ -91,7 +100,14 @@ def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, da
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
+def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[str]:
+    if "gold" in dataset.columns:
+        return faults_of_roles(dataset, ("text", "side", "gold")) + missing_roles(dataset, "text", "side")
+    return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_masked_language_modelling,
+    "retrieval": _faults_of_retrieval,
 }

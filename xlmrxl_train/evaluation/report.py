@@ -22,6 +22,7 @@ class Protocol:
     split: str
     source: str  # hub, files or sample
     train_languages: list[str]
+    training: dict[str, list[str]] = field(default_factory=dict)  # data set -> its languages that were trained on
     select_split: str | None  # which split chose the checkpoint; null: the last one was taken
     select_languages: list[str]
     select_metric: str
@@ -37,8 +38,16 @@ class Protocol:
         """Return the languages whose labels were used, to train or to select."""
         return {*self.train_languages, *(self.select_languages if self.select_split else ())}
 
+    def trained_on(self) -> str:
+        """Return the training languages, with their data sets where these are not the one that is evaluated."""
+        if set(self.training) <= {self.dataset}:
+            return ", ".join(self.train_languages)
+        return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in self.training.items())
+
     def setting(self, languages: Sequence[str]) -> str:
         """Return what a report calls the run: zero-shot only where no target language's labels were used."""
+        if not self.train_languages:
+            return "no training here: the model as it came"
         targets = [code for code in languages if code not in self.train_languages]
         if not targets:
             return "supervised: every evaluated language was trained on"
@@ -54,6 +63,7 @@ class Report:
     protocol: Protocol
     languages: dict[str, LanguageScore]
     metrics: list[str]
+    notes: list[str] = field(default_factory=list)  # what else must be known to compare the scores
     extra: dict[str, Any] = field(default_factory=dict)
 
     def averages(self) -> dict[str, dict[str, float | None]]:
@@ -89,6 +99,7 @@ class Report:
             "gap": {metric: values["transfer_gap"] for metric, values in self.averages().items()},
             "metrics": self.metrics,
             "setting": self.protocol.setting(list(self.languages)),
+            "notes": self.notes,
             "protocol": asdict(self.protocol),
             **self.extra,
         }
@@ -114,6 +125,7 @@ class Report:
         if protocol.limit:
             lines += [f"**data.limit={protocol.limit}**: only the first examples of each split and language.", ""]
         lines += [f"Setting: {self.protocol.setting(list(self.languages))}.", ""]
+        lines += [f"- {note}" for note in self.notes] + [""] * bool(self.notes)
         if not self.languages:
             return "\n".join([*lines, "Nothing was evaluated.", ""])
         lines += ["| language | | script | family | " + " | ".join(self.metrics) + " | 95 % interval | n |"]
@@ -132,6 +144,8 @@ class Report:
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
             cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        if not protocol.train_languages:
+            return "\n".join([*lines, ""])
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
             f"{', '.join(protocol.select_languages)}"
@@ -140,7 +154,7 @@ class Report:
         )
         lines += [
             "",
-            f"Trained on {', '.join(protocol.train_languages)} ({protocol.source}), {protocol.steps:,} steps, "
+            f"Trained on {protocol.trained_on()} ({protocol.source}), {protocol.steps:,} steps, "
             f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
             f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
             "",
