@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -148,6 +149,8 @@ def sweep(command: str, overrides: Sequence[str], *, config_dir: str | Path | No
             break
         job.state = "finished" if code == 0 else f"failed (exit code {code})"
     print(table(jobs), flush=True)
+    if command == "train" and (done := [job.folder for job in jobs if job.state == "finished"]):
+        print(f"side by side: xlmrxl report {shlex.join(done)}", flush=True)
     if interrupted:
         raise KeyboardInterrupt
     return 0 if all(job.state == "finished" for job in jobs) else 1

@@ -69,6 +69,11 @@ class Group:
         return list(dict.fromkeys(text for run in self.runs for text in run.protocol.get("stand_ins", [])))
 
     @property
+    def notes(self) -> list[str]:
+        """Return what else the runs' reports say."""
+        return list(dict.fromkeys(note for run in self.runs for note in run.notes))
+
+    @property
     def limits(self) -> list[int]:
         """Return data.limit of the runs that had one."""
         return list(dict.fromkeys(run.protocol["limit"] for run in self.runs if run.protocol.get("limit")))

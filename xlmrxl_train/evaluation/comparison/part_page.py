@@ -31,6 +31,8 @@ def part_section(part: Part) -> Section:
     if part.other_examples:
         codes = ", ".join(part.other_examples[:5]) + (" ..." if len(part.other_examples) > 5 else "")
         section.warnings.append(f"The number of examples differs in {codes}: those scores are of different data.")
+    for group in part.groups:
+        section.lines += [f"{group.label}: {note}" if len(part.groups) > 1 else note for note in group.notes]
     section.tables.append(_runs(part.groups))
     if part.differing:
         section.tables.append(_differing(part))
@@ -61,7 +63,7 @@ def _runs(groups: Sequence[Group]) -> Table:
             group.label,
             group.first.model,
             group.setting,
-            ", ".join(group.first.train_languages),
+            _trained_on(group),
             ", ".join(steps),
             ", ".join(map(str, group.seeds)),
             folders[0] if len(folders) == 1 else f"{folders[0]} and {len(folders) - 1} more",
@@ -239,6 +241,14 @@ def _paired(part: Part) -> Table:
             strong=mean,
         )
     return table
+
+
+def _trained_on(group: Group) -> str:
+    """Return the training languages, with their data sets where these are not the one that is scored."""
+    first = group.first
+    if set(first.training) <= {first.dataset}:
+        return ", ".join(first.train_languages) or "nothing"
+    return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in first.training.items())
 
 
 def _name(code: str, groups: Sequence[Group]) -> str:

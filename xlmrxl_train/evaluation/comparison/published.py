@@ -94,7 +94,9 @@ class PublishedSet:
         """Return what differs in training, in a few words; None where both were trained alike."""
         trained = {describe(code).base for code in group.first.train_languages}
         if column.trained == NOTHING:
-            return None if group.first.protocol.get("steps") == 0 else "fine-tuned"
+            return "trained here" if trained or group.first.protocol.get("steps") else None
+        if len(group.first.training) > 1:
+            return f"trained on {', '.join(group.first.training)}"
         if column.trained == ZERO_SHOT:
             alike = trained == {"en"} and group.setting.startswith("zero-shot from")
         else:

@@ -24,6 +24,7 @@ class FinishedRun:
     protocol: dict[str, Any]
     setting: str  # "zero-shot from en": what its own report calls it
     metrics: list[str]
+    notes: list[str]  # what else its report says
     languages: dict[str, LanguageScore]
     averages: Averages
 
@@ -51,6 +52,11 @@ class FinishedRun:
     def train_languages(self) -> list[str]:
         """Return the languages that were trained on."""
         return list(self.protocol["train_languages"])
+
+    @property
+    def training(self) -> dict[str, list[str]]:
+        """Return the data sets that were trained on, with their languages; empty in reports that do not say."""
+        return dict(self.protocol.get("training") or {})
 
     def predictions(self, language: str) -> "Predictions | None":
         """Return the predictions in one language; None where the run wrote none.
@@ -158,6 +164,7 @@ def read_run(folder: Path) -> FinishedRun:
             protocol=protocol,
             setting=str(values["setting"]),
             metrics=metrics,
+            notes=[str(note) for note in values.get("notes", [])],
             languages=languages,
             averages={metric: dict(values["averages"][metric]) for metric in metrics if languages},
         )

@@ -33,7 +33,7 @@ def _settings(parts: Sequence[Part]) -> list[str]:
     for part in parts:
         found += [f"{part.dataset}: {text}" for text in warnings_of(part.groups)]
         for group in part.groups:
-            if not group.setting.startswith("zero-shot"):
+            if group.first.train_languages and not group.setting.startswith("zero-shot"):
                 found.append(f"{part.dataset} ({group.first.model}): {group.setting}.")
     return found
 
