@@ -78,7 +78,7 @@ def warnings_of(groups: list[Group]) -> list[str]:
     found: dict[str, list[str]] = {}
     for group in groups:
         for text in group.stand_ins:
-            found.setdefault(f"Stand-in data, so not comparable with published scores: {text}", []).append(group.label)
+            found.setdefault(f"Stand-in data, not comparable with published scores: {text}", []).append(group.label)
         for limit in group.limits:
             text = f"data.limit={limit}: only the first examples of each split and language"
             found.setdefault(text, []).append(group.label)

@@ -218,14 +218,14 @@ def _folders(words: Iterable[str], faults: list[str]) -> list[Path]:
     """Return every run folder once, in the order given."""
     found: dict[Path, Path] = {}
     for word in words:
-        path = Path(word).expanduser()
         try:
+            path = Path(word).expanduser()
             wild = not path.exists() and _is_pattern(word)
             matches = _matches(path) if wild else [path]
             runs = [run for match in matches if match.is_dir() for run in _runs_below(match, _DEPTH)]
             problem = "it matches nothing" if wild and not matches else _not_a_run(path)
         except (OSError, RuntimeError) as error:  # not to be read; a name longer than the file system allows
-            runs, problem = [], str(error)[:160]
+            runs, problem = [], str(error)[:160].rstrip(".")
         if not runs:
             faults.append(
                 f"{word[:200]} is not a run folder: {problem}. Give folders that training runs wrote, "

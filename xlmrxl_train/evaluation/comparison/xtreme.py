@@ -71,6 +71,11 @@ class XtremeTable:
     rows: list[Row]
 
 
+def short_name(metric: str) -> str:
+    """Return how the table calls a metric: squad_exact_match -> exact match."""
+    return metric.removeprefix("squad_").removeprefix("mlqa_").replace("_", " ").replace("f1", "F1")
+
+
 def is_xtreme(groups: Sequence[Group]) -> bool:
     """Whether these runs make an XTREME table: several of its tasks and nothing else, or recipes of its group."""
     tasks = [set_of(group.first.dataset) for group in groups]
@@ -114,7 +119,13 @@ def _task_row(test_set: PublishedSet, models: Sequence[str], placed: dict[tuple[
     published = {}
     for model in PUBLISHED_MODELS:
         published[model] = _published_cell(test_set, _column_of(test_set, model), groups, own)
-    return Row(name=test_set.name, task=test_set.task, metric=" + ".join(test_set.score), own=own, published=published)
+    return Row(
+        name=test_set.name,
+        task=test_set.task,
+        metric=" + ".join(map(short_name, test_set.score)),
+        own=own,
+        published=published,
+    )
 
 
 def _own_cell(test_set: PublishedSet, group: Group) -> OwnCell:
@@ -146,7 +157,7 @@ def _published_cell(
         return PublishedCell(reason="none known")
     missing = [metric for metric in test_set.score if metric not in column.mean]
     if missing:
-        return PublishedCell(reason=f"{', '.join(missing)} not known", source=column.source)
+        return PublishedCell(reason=f"no {', '.join(map(short_name, missing))} known", source=column.source)
     if not groups:
         return PublishedCell(reason=NOT_RUN, source=column.source)
     score = sum(column.mean[metric] for metric in test_set.score) / len(test_set.score)
@@ -173,7 +184,7 @@ def _average(name: str, rows: Sequence[Row]) -> Row:
         if len(scores) < len(cells):
             own[model] = OwnCell(reason=f"{len(scores)} of {len(cells)} tasks")
         else:
-            caveat = f"as {', '.join(caveats)}" if caveats else None
+            caveat = f"not all of the official data ({', '.join(caveats)})" if caveats else None
             own[model] = OwnCell(score=Spread(values=[sum(scores) / len(scores)]), caveat=caveat)
     published: dict[str, PublishedCell] = {}
     for model in PUBLISHED_MODELS:

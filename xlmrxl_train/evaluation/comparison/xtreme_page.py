@@ -31,7 +31,8 @@ def _settings(parts: Sequence[Part]) -> list[str]:
     """Return what stood in for official data, task by task, and which runs are not zero-shot."""
     found = []
     for part in parts:
-        found += [f"{part.dataset}: {text}" for text in warnings_of(part.groups)]
+        if warnings := warnings_of(part.groups):
+            found.append(f"{part.dataset}: {' '.join(warnings)}")
         for group in part.groups:
             if group.first.train_languages and not group.setting.startswith("zero-shot"):
                 found.append(f"{part.dataset} ({group.first.model}): {group.setting}.")
