@@ -92,6 +92,16 @@ def test_two_groups_hint_at_the_test(two: Path, capsys: Capture) -> None:
     assert "--compare tests the difference of the two." in capsys.readouterr().err
 
 
+def test_of_perplexity_lower_is_better(tmp_path: Path, capsys: Capture) -> None:
+    for name, loss in (("a", 2.0), ("b", 3.0)):
+        words = ["recipe=demo_pretrain", f"optimizer.lr={loss}e-3"]
+        write_run(tmp_path / name, {"de": ([loss] * 9 + [loss + 1], [1] * 10)}, names=["perplexity"], overrides=words)
+    report("a", "b", "--compare")
+    page = capsys.readouterr().out
+    assert "Of perplexity, lower is better." in page
+    assert re.search(r"\| de \| perplexity \| -14\.03 \| -[\d.]+ to -[\d.]+ \| 0\.002 \| 10 \|", page)
+
+
 def test_json(two: Path) -> None:
     report("a", "b", "--compare", "--output=r.json")
     values = json.loads(Path("r.json").read_text(encoding="utf-8"))

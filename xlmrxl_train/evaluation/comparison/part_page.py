@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from xlmrxl_train import metrics
 from xlmrxl_train.data.languages import language as describe
 from xlmrxl_train.evaluation.comparison.comparing import MEAN, Beside, Part
 from xlmrxl_train.evaluation.comparison.folding import Group
@@ -225,6 +226,8 @@ def _paired(part: Part) -> Table:
             + "; p is two-sided, and not corrected for the number of languages."
         ],
     )
+    if lower := [metric for metric in part.metrics if not metrics.load(metric).HIGHER_IS_BETTER]:
+        table.notes.append(f"Of {', '.join(lower)}, lower is better.")
     for test in sorted(part.paired, key=lambda test: part.metrics.index(test.metric)):
         mean = test.language is None
         name = "mean" if test.language is None else test.language
