@@ -35,7 +35,7 @@ def test_recipe_composes(path: Path) -> None:
 
 
 WITHOUT_FILES = ("bucc",)  # not among the data that tests may read
-DATASET_OF = {"masked_language_modelling": "sample_parallel", "retrieval": "tatoeba"}
+DATASET_OF = {"masked_language_modelling": "sample_parallel", "multiple_choice": "copa", "retrieval": "tatoeba"}
 
 
 def languages_to_train(kind: str) -> str:

@@ -66,7 +66,12 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
         ),
         ("task.problem_type=regression", "dataset.labels must be empty for regression, got entailment"),
-        ("task.problem_type=multi_label_classification", "has no metric yet, so that a run cannot be scored. Use"),
+        (
+            "task.problem_type=multi_label_classification",
+            "dataset.metrics must suit the task (micro_f1, multilabel_",
+        ),
+        ("evaluate.submission=glue", "evaluate.submission must be xtreme or null, got 'glue'."),
+        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, "),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",
@@ -92,7 +97,7 @@ def test_a_wrong_value_is_named(word: str, message: str, capsys: Capture) -> Non
         ("defaults: 5", "recipe=r cannot be composed: Invalid defaults list"),
         ("task: hello", "task must be a mapping of keys to values, got hello"),
         ("train: [1]", "the chosen files cannot be merged"),
-        ("task: {kind: other}", "task.kind must be sequence_classification | masked_language_modelling, got 'other'."),
+        ("task: {kind: other}", "task.kind must be sequence_classification | masked_language_modelling | "),
         ("dataset: {labels: 5}", "dataset.labels must be a list, e.g. dataset.labels=[a,b], got 5."),
     ],
 )

@@ -13,7 +13,7 @@ from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForSequenceClassification
-from xlmrxl_train.tasks.task import Prediction, Task
+from xlmrxl_train.tasks.task import Prediction, Task, class_ids
 
 IGNORED = -100  # the class id that counts nothing, as in torch's cross entropy
 
@@ -23,14 +23,21 @@ class SequenceClassification(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLForSequenceClassification
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    metrics_of: ClassVar[dict[str, tuple[str, ...]]] = {  # where they are not the default ones
+        "multi_label_classification": ("micro_f1", "multilabel_macro_f1"),
+        "regression": ("pearson", "spearman"),
+    }
 
     def __init__(self, config: SequenceClassificationConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, dataset, tokenizer)
         self.problem_type = config.problem_type
         self.class_weights = list(config.class_weights)
-        self.class_of: dict[str, int] = {name: index for index, name in enumerate(dataset.labels)}
-        for value, name in dataset.label_values.items():
-            self.class_of[value] = dataset.labels.index(name)
+        self.class_of = class_ids(dataset)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that suit the problem; the first one selects the checkpoint."""
+        return list(self.dataset.metrics or self.metrics_of.get(self.problem_type, self.default_metrics))
 
     @property
     def encoding(self) -> dict[str, Any]:
@@ -54,19 +61,10 @@ class SequenceClassification(Task):
         for row in rows:
             if str(row.values.get("label")) in skipped:
                 continue
-            values = {role: self._text(row, role) for role in ("text", "text_pair") if role in self.dataset.columns}
+            values = {role: self.text_of(row, role) for role in ("text", "text_pair") if role in self.dataset.columns}
             yield Example(
                 id=row.id, values=values | {"label": self._label(row)}, where=row.where, language=row.language
             )
-
-    def _text(self, row: Row, role: str) -> str:
-        text = row.values.get(role)
-        if not isinstance(text, str):
-            raise DataError(
-                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
-                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
-            )
-        return text
 
     def _label(self, row: Row) -> Any:
         raw = row.values.get("label")
