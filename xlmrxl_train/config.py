@@ -59,7 +59,9 @@ class FileSet:
     """Some rows of one split: files of one format, one per language or one with a language column."""
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
-    format: str = key("auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text; auto: by suffix, also .gz")
+    format: str = key(
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | udhr; auto: by suffix, also .gz"
+    )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
     separator: str | None = key(None, "null: tab for tsv, comma for csv")
@@ -146,11 +148,31 @@ class SequenceClassificationConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class MaskedLanguageModellingConfig(TaskConfig):
+class LanguageModellingConfig(TaskConfig):
+    """What the two kinds of language modelling have in common."""
+
+    join: str = key(
+        "none",
+        "none | lines | documents; none: a row is a sequence, cut at max_length; lines: consecutive rows are joined "
+        "into sequences of up to max_length, a blank row ends a document; documents: the lines of rows are, each row "
+        "being a document",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskedLanguageModellingConfig(LanguageModellingConfig):
     """Predict hidden tokens of a text, or of a sentence and its translation (the role text_pair) in one sequence."""
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+    whole_word: bool = key(False, "predict all pieces of a word or none; in scripts without spaces a piece is a word")
+
+
+@dataclass(kw_only=True, slots=True)
+class CausalLanguageModellingConfig(LanguageModellingConfig):
+    """Predict each token of a text from those before it."""
+
+    kind: str = key("causal_language_modelling", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -371,6 +393,7 @@ VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
+        "causal_language_modelling": CausalLanguageModellingConfig,
     },
     "strategy": {
         "auto": StrategyConfig,

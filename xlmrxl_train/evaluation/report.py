@@ -151,4 +151,4 @@ def _number(metric: str, value: float | None) -> str:
     """Return a share in percent, anything else with two digits."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if metric == "perplexity" else f"{100 * value:.1f}"
+    return f"{value:.2f}" if metric in ("loss", "perplexity") else f"{100 * value:.1f}"

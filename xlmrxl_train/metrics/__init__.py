@@ -15,7 +15,7 @@ import numpy as np
 
 from xlmrxl_train.errors import ConfigError
 
-NAMES = ("accuracy", "macro_f1", "perplexity")
+NAMES = ("accuracy", "macro_f1", "loss", "perplexity")
 
 
 class Metric(Protocol):
