@@ -59,8 +59,13 @@ class FileSet:
     """Some rows of one split: files of one format, one per language or one with a language column."""
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
+    parallel: dict[str, str] = key(
+        {},
+        "instead of path: column -> text file, line n of each belonging to line n of the others; with format=tsv, csv, "
+        "jsonl or parquet: name -> table, whose columns are then <name>.<column>",
+    )
     format: str = key(
-        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | udhr; auto: by suffix, also .gz"
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc | udhr; auto: by suffix, also .gz"
     )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
