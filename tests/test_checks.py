@@ -178,12 +178,32 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
             {"text": "a", "label": "b"},
             "dataset.columns has no role 'label'. Its roles are text, text_pair.",
         ),
-        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy. Choose",
+        ),
+        ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
+        (
+            "task.join",
+            "lines",
+            "task.join=lines is for rows of one text, and sample parallel has pairs (the role text_pair). "
+            "Set task.join=none.",
+        ),
     ],
 )
 def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
     faults = faults_of(put(load_config(["recipe=demo_pretrain"]), key, value))
     assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+def test_causal_language_modelling_reads_what_masked_does() -> None:
+    causal = load_config(["recipe=clm", "dataset=sample_parallel", "task.join=none"])
+    assert faults_of(causal) == [] and causal.dataset.kind == "masked_language_modelling"
+    put(put(causal, "dataset.metrics", ["accuracy"]), "task.join", "x")
+    faults = faults_of(causal)
+    assert faults[0] == "task.join must be none | lines | documents, got 'x'."
+    assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
 
 
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:

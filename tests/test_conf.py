@@ -42,9 +42,8 @@ def test_choice_composes(path: Path) -> None:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         overrides |= {"task": values["kind"], "train.languages": "[all]"}
     if group == "task":
-        overrides["dataset"] = dict.fromkeys(
-            ("masked_language_modelling", "causal_language_modelling"), "sample_parallel"
-        ).get(option, "sample_nli")
+        others = {"masked_language_modelling": "sample_parallel", "causal_language_modelling": "sample_parallel"}
+        overrides["dataset"] = others.get(option, "sample_nli")
         overrides["train.languages"] = "[all]"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])
     section = getattr(config, group)

@@ -73,16 +73,16 @@ class LanguageModelling(Task):
             for row, lines in zip(chunk, parts, strict=True):
                 new_document |= self.join == "documents"
                 for number, text in enumerate(lines):
-                    input_ids = next(encoded)[1:-1]
+                    blank, input_ids = not text.strip(), next(encoded)[1:-1]
                     yield Line(
                         id=f"{row.id}:{number + 1}" if len(lines) > 1 else row.id,
                         where=row.where,
                         language=row.language,
-                        input_ids=input_ids,
+                        input_ids=[] if blank else input_ids,  # some vocabularies have a piece for a lone space
                         new_document=new_document,
                     )
                     # In plain text a blank line ends a document; it has no token, and the next line says so.
-                    new_document = self.join == "lines" and not text.strip()
+                    new_document = self.join == "lines" and blank
 
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]:
         """Tokenise a text, or a text and its translation as one sequence; joined rows are tokens already."""
