@@ -181,7 +181,7 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
         (
             "dataset.metrics",
             ["accuracy"],
-            "dataset.metrics must suit the task (loss, perplexity), got accuracy. Choose",
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy.",
         ),
         ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
         (

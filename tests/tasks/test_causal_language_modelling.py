@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_each_sequence_alone_and_padded(task, model) -> None
 def test_a_token_does_not_see_later_ones_nor_other_sequences(task, model) -> None:
     batch = task.collate(features(SEQUENCES), EXAMPLES, draw=0)
     losses = model(**batch.inputs).target_losses
-    changed = [SEQUENCES[0][:4] + [99, 98], [0, 90, 91, 2], SEQUENCES[2]]
+    changed = [[*SEQUENCES[0][:4], 99, 98], [0, 90, 91, 2], SEQUENCES[2]]
     other = model(**task.collate(features(changed), EXAMPLES, draw=0).inputs).target_losses
     assert torch.allclose(losses[:3], other[:3]) and not torch.allclose(losses[3:8], other[3:8])
     assert torch.allclose(losses[8:], other[8:])
