@@ -161,7 +161,7 @@ def test_all_faults_are_reported_together(capsys: Capture) -> None:
     assert len(lines) == 7 and all(line.startswith("error: ") for line in lines)
     text = "\n".join(lines)
     for part in (
-        "recipe=xnil is not a choice. Did you mean recipe=xnli? There are demo,",
+        "recipe=xnil is not a choice. Did you mean recipe=xnli? There are clm, demo,",
         "model=mimi is not a choice. Did you mean model=mini? There are mini, tiny, xl, xxl.",
         "train.batchsize is not a key. Did you mean train.batch_size?",
         "train.epochs must be a finite number, got abc.",
@@ -218,7 +218,8 @@ def test_fault_in_words(override: str, fault: str) -> None:
 
 
 def test_recipe_is_asked_for() -> None:
-    names = "demo, demo_pretrain, paws_x, sib200, xnli, xnli_translate_train"
+    folder = REPOSITORY / "recipes"
+    names = ", ".join(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")))
     assert faults("seed=2") == [f"recipe must be given: recipe=<name>. There are {names}."]
 
 

@@ -7,7 +7,7 @@ value must be, alone and beside others, stands in `checks/`.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from xlmrxl_train.errors import ConfigError
 
@@ -382,6 +382,9 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    mixture: dict[str, DatasetConfig] = key(
+        {}, "data sets to train on in place of dataset's training split: name -> data set; mixture.<name>=<data set>"
+    )
     data: DataConfig = field(default_factory=DataConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -413,6 +416,29 @@ VARIANTS: dict[str, dict[str, type]] = {
     },
 }
 
+# Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
+FREE = (
+    "run.",
+    "data.root",
+    "data.cache",
+    "strategy.",
+    "tracker.",
+    "tokenizer.path",  # its content is compared through environment.json
+    "model.attn_implementation",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.max_hours",
+    "train.profile",
+    "train.max_skipped",
+    "train.log_every",
+    "train.recompute",
+    "train.save_model",
+    "train.tokens_per_micro_batch",
+    "evaluate.tokens_per_batch",
+    "evaluate.bootstrap",
+    "evaluate.predictions",
+)
+
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key below `config` with its value: ("train.batch_size", 32)."""
@@ -420,6 +446,9 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value, name = getattr(config, item.name), f"{prefix}{item.name}"
         if is_dataclass(value):
             yield from leaves(value, f"{name}.")
+        elif isinstance(value, dict) and value and all(is_dataclass(inner) for inner in value.values()):
+            for inner_name, inner in value.items():
+                yield from leaves(inner, f"{name}.{inner_name}.")
         else:
             yield name, value
 
@@ -451,6 +480,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     inner: Any = next((candidate for candidate in candidates if is_dataclass(candidate)), None)
     if inner is None or value is None:
         return value
+    if get_origin(hint) is dict:
+        return {inner_name: _build(inner, item, f"{name}.{inner_name}.") for inner_name, item in value.items()}
     if isinstance(value, list):
         return [_build(inner, item, f"{name}.{index}.") for index, item in enumerate(value)]
     variants = VARIANTS.get(name, {})

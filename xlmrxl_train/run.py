@@ -127,7 +127,9 @@ class Training:
     @property
     def selecting(self) -> bool:
         """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
-        return self.session.config.evaluate.select == "best" and "validation" in self.corpora
+        session = self.session
+        best = session.config.evaluate.select == "best"
+        return best and "validation" in self.corpora and bool(session.select_languages)
 
     def run(self) -> Report:
         """Train, select, test, report.

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
+from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, leaves
 from xlmrxl_train.errors import ConfigError
 
@@ -195,7 +196,6 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"Choose task={dataset.kind}."
         )
     for name, codes in (
-        ("train.languages", [] if config.train.languages == ["all"] else config.train.languages),
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
     ):
@@ -211,4 +211,4 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_task(config)
+    return faults + faults_of_training_sets(config) + faults_of_task(config)

@@ -17,7 +17,7 @@ from xlmrxl_train.config import (
 def faults_of_task(config: Config) -> list[str]:
     """Return what the kind of task finds wrong with itself, the data set's roles and labels, and the metrics."""
     task, dataset = config.task, config.dataset
-    faults = _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
+    faults = faults_of_data_set(config, dataset)
     problem = task.problem_type if isinstance(task, SequenceClassificationConfig) else task.kind
     known = METRICS.get(problem)
     if known is None and problem in PROBLEMS:
@@ -31,6 +31,12 @@ def faults_of_task(config: Config) -> list[str]:
             "Choose others, or leave them out."
         )
     return faults
+
+
+def faults_of_data_set(config: Config, dataset: DatasetConfig) -> list[str]:
+    """Return what the kind of task finds wrong with its settings and with the roles and labels of a data set."""
+    task = config.task
+    return _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
 
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")

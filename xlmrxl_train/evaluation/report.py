@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Any
 
 from xlmrxl_train.data.languages import language as describe
-from xlmrxl_train.evaluation.evaluator import LanguageScore
+from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.evaluation.scores import LanguageScore
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,6 +22,7 @@ class Protocol:
     split: str
     source: str  # hub, files or sample
     train_languages: list[str]
+    training: dict[str, list[str]] = field(default_factory=dict)  # data set -> its languages that were trained on
     select_split: str | None  # which split chose the checkpoint; null: the last one was taken
     select_languages: list[str]
     select_metric: str
@@ -35,6 +37,12 @@ class Protocol:
     def seen_languages(self) -> set[str]:
         """Return the languages whose labels were used, to train or to select."""
         return {*self.train_languages, *(self.select_languages if self.select_split else ())}
+
+    def trained_on(self) -> str:
+        """Return the training languages, with their data sets where these are not the one that is evaluated."""
+        if set(self.training) <= {self.dataset}:
+            return ", ".join(self.train_languages)
+        return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in self.training.items())
 
     def setting(self, languages: Sequence[str]) -> str:
         """Return what a report calls the run: zero-shot only where no target language's labels were used."""
@@ -119,9 +127,9 @@ class Report:
         lines += ["| --- | --- | --- | --- |" + " ---: |" * len(self.metrics) + " --- | ---: |"]
         for code, score in self.languages.items():
             entry = describe(code)
-            values = " | ".join(_number(name, score.values[name]) for name in self.metrics)
+            values = " | ".join(number(name, score.values[name]) for name in self.metrics)
             bounds = score.intervals.get(head)
-            span = f"{_number(head, bounds[0])} to {_number(head, bounds[1])}" if bounds else ""
+            span = f"{number(head, bounds[0])} to {number(head, bounds[1])}" if bounds else ""
             mark = " (trained)" if code in protocol.train_languages else ""
             lines.append(
                 f"| {code} | {entry.name}{mark} | {entry.script} | {entry.family} | {values} | {span} | {score.n} |"
@@ -129,7 +137,7 @@ class Report:
         lines += ["", "| average | " + " | ".join(self.metrics) + " |", "| --- |" + " ---: |" * len(self.metrics)]
         averages = self.averages()
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
-            cells = (_number(metric, averages[metric][name]) for metric in self.metrics)
+            cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
@@ -139,16 +147,9 @@ class Report:
         )
         lines += [
             "",
-            f"Trained on {', '.join(protocol.train_languages)} ({protocol.source}), {protocol.steps:,} steps, "
+            f"Trained on {protocol.trained_on()} ({protocol.source}), {protocol.steps:,} steps, "
             f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
             f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
             "",
         ]
         return "\n".join(lines)
-
-
-def _number(metric: str, value: float | None) -> str:
-    """Return a share in percent, anything else with two digits."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if metric in ("loss", "perplexity") else f"{100 * value:.1f}"

@@ -9,4 +9,4 @@ class Loss(modules.ScoreMetric):
     """See `xlmrxl_train.metrics.loss`."""
 
     score: ClassVar = loss
-    dtype: ClassVar = "float64"
+    prediction: ClassVar = modules.NUMBER
