@@ -93,7 +93,7 @@ class HubConfig:
     repository: str = key("", "owner/name")
     revision: str = key("main", "commit, so that scores stay comparable")
     configuration: str = key("{language}", "{language} stands for the language's code")
-    train: str | None = key("train", "the Hub's name of the split; null: there is none")
+    train: str | None = key("train", "the Hub's name of the split, or a part of it: train[:99%]; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
