@@ -181,6 +181,16 @@ class CausalLanguageModellingConfig(LanguageModellingConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class RetrievalConfig(TaskConfig):
+    """Find translations by the nearness of sentence vectors; nothing is trained."""
+
+    kind: str = key("retrieval", "set by the choice of task")
+    layer: int | None = key(None, "whose states make the vectors, as the Hub's hidden_states; null: the last, normed")
+    pooling: str = key("mean", "mean | first; mean: of all tokens, special ones included; first: of <s>")
+    neighbours: int = key(4, "mining: sentences on each side that a pair's cosine is measured against")
+
+
+@dataclass(kw_only=True, slots=True)
 class StrategyConfig:
     """How one model is spread over processes; each strategy has its own class below."""
 
@@ -402,6 +412,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
         "causal_language_modelling": CausalLanguageModellingConfig,
+        "retrieval": RetrievalConfig,
     },
     "strategy": {
         "auto": StrategyConfig,

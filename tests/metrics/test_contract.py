@@ -25,6 +25,8 @@ ANSWERS = [
 # Gold predictions, references, and predictions of which some are wrong.
 SAMPLES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     "accuracy": ([0, 1, 2], [0, 1, 2], [1, 1, 2]),
+    "accuracy_forward": ([[0, 0], [1, 1]], [0, 1], [[0, 0], [0, 1]]),
+    "accuracy_backward": ([[0, 0], [1, 1]], [0, 1], [[0, 0], [1, 0]]),
     "macro_f1": ([0, 1, 2], [0, 1, 2], [1, 1, 2]),
     "micro_f1": (SETS, SETS, SETS[1:] + SETS[:1]),
     "multilabel_macro_f1": (SETS, SETS, SETS[1:] + SETS[:1]),
@@ -86,6 +88,7 @@ def sentences(tags: str) -> st.SearchStrategy[tuple[list[str], list[str]]]:
 
 EXAMPLES: dict[str, st.SearchStrategy[tuple[Any, Any]]] = {
     "accuracy": st.tuples(INTEGERS, INTEGERS),
+    **dict.fromkeys(["accuracy_forward", "accuracy_backward"], st.tuples(st.tuples(INTEGERS, INTEGERS), INTEGERS)),
     "macro_f1": st.tuples(INTEGERS, INTEGERS),
     "micro_f1": st.tuples(SETS_OF_THREE, SETS_OF_THREE),
     "multilabel_macro_f1": st.tuples(SETS_OF_THREE, SETS_OF_THREE),

@@ -10,6 +10,7 @@ from xlmrxl_train.config import (
     FileSet,
     LanguageModellingConfig,
     MaskedLanguageModellingConfig,
+    RetrievalConfig,
     SequenceClassificationConfig,
 )
 
@@ -39,12 +40,14 @@ def faults_of_data_set(config: Config, dataset: DatasetConfig) -> list[str]:
     return _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
 
 
+WITHOUT_TRAINING = ("retrieval",)
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("loss", "perplexity"),
     "causal_language_modelling": ("loss", "perplexity"),
+    "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
 
 
@@ -110,8 +113,15 @@ def _faults_of_language_modelling(task: LanguageModellingConfig, dataset: Datase
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
+def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[str]:
+    if "gold" in dataset.columns:
+        return faults_of_roles(dataset, ("text", "side", "gold")) + missing_roles(dataset, "text", "side")
+    return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_language_modelling,
     "causal_language_modelling": _faults_of_language_modelling,
+    "retrieval": _faults_of_retrieval,
 }

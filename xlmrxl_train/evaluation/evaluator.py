@@ -67,7 +67,7 @@ class Evaluator:
             if folder is not None:
                 file = PredictionFile(folder / f"{language}.jsonl", table.num_examples)
                 files.callback(file.discard)
-            tallies.append(Tally(self.task, table.ids, file))
+            tallies.append(Tally(self.task, corpus.split, language, table.ids, file))
         return tallies
 
     def predictions(self, corpus: Corpus) -> Iterator[list[Prediction]]:

@@ -46,6 +46,8 @@ class Protocol:
 
     def setting(self, languages: Sequence[str]) -> str:
         """Return what a report calls the run: zero-shot only where no target language's labels were used."""
+        if not self.train_languages:
+            return "no training here: the model as it came"
         targets = [code for code in languages if code not in self.train_languages]
         if not targets:
             return "supervised: every evaluated language was trained on"
@@ -61,6 +63,7 @@ class Report:
     protocol: Protocol
     languages: dict[str, LanguageScore]
     metrics: list[str]
+    notes: list[str] = field(default_factory=list)  # what else must be known to compare the scores
     extra: dict[str, Any] = field(default_factory=dict)
 
     def averages(self) -> dict[str, dict[str, float | None]]:
@@ -96,6 +99,7 @@ class Report:
             "gap": {metric: values["transfer_gap"] for metric, values in self.averages().items()},
             "metrics": self.metrics,
             "setting": self.protocol.setting(list(self.languages)),
+            "notes": self.notes,
             "protocol": asdict(self.protocol),
             **self.extra,
         }
@@ -121,6 +125,7 @@ class Report:
         if protocol.limit:
             lines += [f"**data.limit={protocol.limit}**: only the first examples of each split and language.", ""]
         lines += [f"Setting: {self.protocol.setting(list(self.languages))}.", ""]
+        lines += [f"- {note}" for note in self.notes] + [""] * bool(self.notes)
         if not self.languages:
             return "\n".join([*lines, "Nothing was evaluated.", ""])
         lines += ["| language | | script | family | " + " | ".join(self.metrics) + " | 95 % interval | n |"]
@@ -139,6 +144,8 @@ class Report:
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
             cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        if not protocol.train_languages:
+            return "\n".join([*lines, ""])
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
             f"{', '.join(protocol.select_languages)}"

@@ -17,6 +17,8 @@ from xlmrxl_train.errors import ConfigError
 
 NAMES = (
     "accuracy",
+    "accuracy_forward",
+    "accuracy_backward",
     "macro_f1",
     "micro_f1",
     "multilabel_macro_f1",
