@@ -184,7 +184,18 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
             {"text": "a", "label": "b"},
             "dataset.columns has no role 'label'. Its roles are text, text_pair.",
         ),
-        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy.",
+        ),
+        ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
+        (
+            "task.join",
+            "lines",
+            "task.join=lines is for rows of one text, and sample parallel has pairs (the role text_pair). "
+            "Set task.join=none.",
+        ),
     ],
 )
 def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
@@ -314,6 +325,15 @@ def test_the_metrics_of_a_problem_suit_it(problem: str, recipe: Callable[[], Con
     config.dataset.metrics = list(SequenceClassification.metrics_of[problem])
     assert faults_of(config) == []
     assert METRICS[problem] == SequenceClassification.metrics_of[problem]
+
+
+def test_causal_language_modelling_reads_what_masked_does() -> None:
+    causal = load_config(["recipe=clm", "dataset=sample_parallel", "task.join=none"])
+    assert faults_of(causal) == [] and causal.dataset.kind == "masked_language_modelling"
+    put(put(causal, "dataset.metrics", ["accuracy"]), "task.join", "x")
+    faults = faults_of(causal)
+    assert faults[0] == "task.join must be none | lines | documents, got 'x'."
+    assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
 
 
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:

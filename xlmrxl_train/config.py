@@ -60,10 +60,12 @@ class FileSet:
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
     parallel: dict[str, str] = key(
-        {}, "instead of path: column -> text file; line n of each belongs to line n of the others"
+        {},
+        "instead of path: column -> text file, line n of each belonging to line n of the others; with format=tsv, csv, "
+        "jsonl or parquet: name -> table, whose columns are then <name>.<column>",
     )
     format: str = key(
-        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc; auto: by suffix, also .gz"
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc | udhr; auto: by suffix, also .gz"
     )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
@@ -92,7 +94,7 @@ class HubConfig:
     repository: str = key("", "owner/name")
     revision: str = key("main", "commit, so that scores stay comparable")
     configuration: str = key("{language}", "{language} stands for the language's code")
-    train: str | None = key("train", "the Hub's name of the split; null: there is none")
+    train: str | None = key("train", "the Hub's name of the split, or a part of it: train[:99%]; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
     translated: list[str] = key([], "languages into which a machine translated the training split")
@@ -166,11 +168,31 @@ class MultipleChoiceConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class MaskedLanguageModellingConfig(TaskConfig):
+class LanguageModellingConfig(TaskConfig):
+    """What the two kinds of language modelling have in common."""
+
+    join: str = key(
+        "none",
+        "none | lines | documents; none: a row is a sequence, cut at max_length; lines: consecutive rows are joined "
+        "into sequences of up to max_length, a blank row ends a document; documents: the lines of rows are, each row "
+        "being a document",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskedLanguageModellingConfig(LanguageModellingConfig):
     """Predict hidden tokens of a text, or of a sentence and its translation (the role text_pair) in one sequence."""
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+    whole_word: bool = key(False, "predict all pieces of a word or none; in scripts without spaces a piece is a word")
+
+
+@dataclass(kw_only=True, slots=True)
+class CausalLanguageModellingConfig(LanguageModellingConfig):
+    """Predict each token of a text from those before it."""
+
+    kind: str = key("causal_language_modelling", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -423,6 +445,7 @@ VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
+        "causal_language_modelling": CausalLanguageModellingConfig,
         "retrieval": RetrievalConfig,
         "multiple_choice": MultipleChoiceConfig,
     },

@@ -354,7 +354,8 @@ def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Pa
         settings,
         ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"],
     )
-    options |= task.model_options()
+    # Whether tokens see later ones is the task's to say, not that of the run that the weights come from.
+    options |= {"is_decoder": False} | task.model_options()
     if folder is not None:
         return XLMRobertaXLConfig.from_json_file(folder / "config.json", **options)
     options |= _given(

@@ -29,6 +29,9 @@ SAMPLED = [
     "mixture.a.languages=[en]", "mixture.b=sample_nli", "mixture.b.languages=[fr]",
     "mixture.b.sample.train.0.part=[0.0,0.0125]",
 ]  # fmt: skip
+CAUSAL = [
+    "recipe=clm", "model=tiny", "dataset=sample_parallel", "task.join=none", "train.languages=[de,zh]", "data.limit=25",
+]  # fmt: skip
 CUT = ["train.tokens_per_micro_batch=48", "task.max_length=48"]
 JOBS = {
     "classification": ["gradients"],
@@ -37,6 +40,8 @@ JOBS = {
     "masked, cut": ["gradients", *MASKED, *CUT],
     "sampled": ["gradients", *SAMPLED],
     "sampled, cut": ["gradients", *SAMPLED, *CUT],
+    "causal": ["gradients", *CAUSAL],
+    "causal, cut": ["gradients", *CAUSAL, *CUT],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
     "few scores": ["scores", "evaluate.languages=[en]", "data.limit=5", "evaluate.bootstrap=0"],  # one batch in all
@@ -72,7 +77,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked", "sampled"])
+@pytest.mark.parametrize("task", ["classification", "masked", "sampled", "causal"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from xlmrxl_train.checks.tasks import faults_of_task
+from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, leaves
 from xlmrxl_train.errors import ConfigError
@@ -198,7 +198,7 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
             f"got {config.train.tokens_per_micro_batch}."
         )
-    if dataset.kind != config.task.kind:
+    if dataset.kind not in (config.task.kind, *READS_TOO.get(config.task.kind, ())):
         faults.append(
             f"task={config.task.kind} cannot read dataset {dataset.name!r}, whose kind is {dataset.kind!r}. "
             f"Choose task={dataset.kind}."

@@ -252,7 +252,7 @@ class FileSource:
     def _read(self, key: str, files: FileSet, paths: list[Path], wanted: list[str]) -> Iterator[Record]:
         if files.parallel:
             columns = dict(zip(files.parallel, paths, strict=True))
-            yield from at_least_one(read_together(self._format(paths[0], files, key), columns, key), paths[0])
+            yield from at_least_one(read_together(self._format(paths[0], files, key), columns, key, files), paths[0])
             return
         for path in paths:
             yield from read_records(path, self._format(path, files, key), files, wanted)

@@ -2,6 +2,7 @@
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.tasks.causal_language_modelling import CausalLanguageModelling
 from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
 from xlmrxl_train.tasks.multiple_choice import MultipleChoice
 from xlmrxl_train.tasks.retrieval import Retrieval
@@ -11,6 +12,7 @@ from xlmrxl_train.tasks.task import Prediction, Task
 TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "masked_language_modelling": MaskedLanguageModelling,
+    "causal_language_modelling": CausalLanguageModelling,
     "retrieval": Retrieval,
     "multiple_choice": MultipleChoice,
 }
