@@ -35,14 +35,15 @@ def test_recipe_composes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", CONF, ids=choice)
 def test_choice_composes(path: Path) -> None:
-    overrides = {"recipe": "demo", "data.source": "auto"}
+    overrides = {"recipe": "demo", "data.source": "auto", "task.max_length": "384"}
     group, _, option = choice(path).partition("=")
     overrides[group] = option
     if group == "dataset":
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         overrides |= {"task": values["kind"], "train.languages": "[all]"}
     if group == "task":
-        overrides["dataset"] = {"masked_language_modelling": "sample_parallel"}.get(option, "sample_nli")
+        of_kind = {"masked_language_modelling": "sample_parallel", "question_answering": "squad"}
+        overrides["dataset"] = of_kind.get(option, "sample_nli")
         overrides["train.languages"] = "[all]"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])
     section = getattr(config, group)
@@ -141,9 +142,8 @@ def test_the_shapes_of_the_models() -> None:
 def test_files_of_a_data_set_exist(dataset: str, shared_data: Path) -> None:
     """Every file that `files` or `sample` names is there, for every language it is said to hold."""
     kind = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{dataset}.yaml").read_text(encoding="utf-8"))["kind"]
-    settings = load_config(
-        ["recipe=demo", f"dataset={dataset}", f"task={kind}", "train.languages=[all]", "data.source=auto"]
-    ).dataset
+    words = ["train.languages=[all]", "data.source=auto", "task.max_length=384"]
+    settings = load_config(["recipe=demo", f"dataset={dataset}", f"task={kind}", *words]).dataset
     roots = {"files": shared_data, "sample": REPOSITORY / "xlmrxl_train" / "data" / "sample"}
     for source, root in roots.items():
         splits = getattr(settings, source)

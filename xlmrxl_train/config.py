@@ -90,6 +90,9 @@ class HubConfig:
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
+    id_prefixes: dict[str, str] = key(
+        {}, "language -> how the ids of its rows begin, where one configuration holds all and no column says which"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -100,7 +103,9 @@ class DatasetConfig:
     kind: str = key("", "the task that reads it: sequence_classification, masked_language_modelling, ...")
     languages: list[str] = key([], "codes as the data set writes them")
     columns: dict[str, str] = key(
-        {}, "role -> column, {language} allowed; roles of a classification are text, text_pair, label"
+        {},
+        "role -> column, {language} allowed; roles of a classification are text, text_pair, label, "
+        "of question answering context, question, answers",
     )
     language_column: str | None = key(None, "the column with the language, where one file holds several")
     id_column: str | None = key(None, "the column with the example's id; null: its row number")
@@ -151,6 +156,19 @@ class MaskedLanguageModellingConfig(TaskConfig):
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+
+
+@dataclass(kw_only=True, slots=True)
+class QuestionAnsweringConfig(TaskConfig):
+    """Find the answer to a question in a text, as a span of its tokens."""
+
+    kind: str = key("question_answering", "set by the choice of task")
+    max_length: int = key(
+        384, "tokens of a window: question, a part of the context, special ones; questions stay whole"
+    )
+    stride: int = key(128, "tokens of the context from the start of a window to the start of the next one")
+    n_best: int = key(20, "starts, and ends, of a window that are paired; answers whose probabilities add up to 1")
+    max_answer_length: int = key(30, "tokens of the longest answer that is predicted")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -371,6 +389,7 @@ VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
+        "question_answering": QuestionAnsweringConfig,
     },
     "strategy": {
         "auto": StrategyConfig,

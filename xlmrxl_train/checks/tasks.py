@@ -9,6 +9,7 @@ from xlmrxl_train.config import (
     FilesConfig,
     FileSet,
     MaskedLanguageModellingConfig,
+    QuestionAnsweringConfig,
     SequenceClassificationConfig,
 )
 
@@ -37,6 +38,14 @@ PROBLEMS = ("single_label_classification", "multi_label_classification", "regres
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("perplexity",),
+    "question_answering": (
+        "squad_f1",
+        "squad_exact_match",
+        "mlqa_f1",
+        "mlqa_exact_match",
+        "xquad_fair_f1",
+        "xquad_fair_exact_match",
+    ),
 }
 
 
@@ -91,7 +100,27 @@ def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, da
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
+SPECIAL_TOKENS_OF_PAIR = 4  # <s> question </s></s> context </s>
+
+
+def _faults_of_question_answering(task: QuestionAnsweringConfig, dataset: DatasetConfig) -> list[str]:
+    faults = [
+        f"task.{name} must be greater than 0, got {value}."
+        for name in ("stride", "n_best", "max_answer_length")
+        if (value := getattr(task, name)) < 1
+    ]
+    if task.stride >= task.max_length - SPECIAL_TOKENS_OF_PAIR:
+        faults.append(
+            f"task.stride must be below task.max_length - {SPECIAL_TOKENS_OF_PAIR} = "
+            f"{task.max_length - SPECIAL_TOKENS_OF_PAIR}, so that no token is left out, got {task.stride}. "
+            "Lower task.stride or raise task.max_length."
+        )
+    roles = ("context", "question", "answers")
+    return faults + faults_of_roles(dataset, roles) + missing_roles(dataset, "context", "question")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_masked_language_modelling,
+    "question_answering": _faults_of_question_answering,
 }

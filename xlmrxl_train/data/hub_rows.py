@@ -53,7 +53,7 @@ class HubSource:
         commit = hub.revision
         if not _COMMIT.fullmatch(commit):
             commit = _commit_of(self._open(split, language))
-        whose = [dataset.language_column, language] if dataset.language_column else None
+        whose = [dataset.language_column, language] if dataset.language_column else self._prefix(language) or None
         roles = column_of_role(dataset.columns, hub.columns, language)
         configuration = hub.configuration.replace("{language}", language)
         content = [hub.repository, commit, configuration, self._split(split), roles, dataset.id_column, whose]
@@ -70,11 +70,13 @@ class HubSource:
         for name in needed:
             if name not in rows.column_names:
                 raise missing_column(place, name, rows.column_names)
-        ids = RowIds(id_column)
+        ids, prefix = RowIds(id_column), self._prefix(language)
         number = 0
         for index, item in enumerate(rows.select_columns(list(needed)) if roles else rows):
             record = cast("dict[str, Any]", item)
             if column is not None and _name_of(rows, column, record[column]) != language:
+                continue
+            if prefix and not str(record[str(id_column)]).startswith(prefix):
                 continue
             where = f"{place} row {index}"
             values = {role: record[name] for role, name in roles.items()} if roles else record
@@ -82,7 +84,12 @@ class HubSource:
             number += 1
         if not number:
             what = f"rows of {language} in column {column!r}" if column else "rows"
+            what += f" whose id begins with {prefix!r}" if prefix else ""
             raise DataError(f"{place}: expected {what}, found none. Check dataset.hub and dataset.languages.")
+
+    def _prefix(self, language: str) -> str:
+        """Return how the ids of a language's rows begin; "" where its rows are known otherwise."""
+        return self._hub.id_prefixes.get(language, "")
 
     def _split(self, split: str) -> str | None:
         return cast("str | None", getattr(self._hub, split))

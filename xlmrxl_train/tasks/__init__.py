@@ -3,12 +3,14 @@
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
+from xlmrxl_train.tasks.question_answering import QuestionAnswering
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.tasks.task import Prediction, Task
 
 TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "masked_language_modelling": MaskedLanguageModelling,
+    "question_answering": QuestionAnswering,
 }
 
 __all__ = ["TASKS", "Prediction", "Task", "make_task"]
