@@ -42,7 +42,10 @@ def test_choice_composes(path: Path) -> None:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         overrides |= {"task": values["kind"], "train.languages": "[all]"}
     if group == "task":
-        overrides["dataset"] = {"masked_language_modelling": "sample_parallel"}.get(option, "sample_nli")
+        overrides["dataset"] = {
+            "masked_language_modelling": "sample_parallel",
+            "token_classification": "udpos",
+        }.get(option, "sample_nli")
         overrides["train.languages"] = "[all]"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])
     section = getattr(config, group)

@@ -35,6 +35,7 @@ class Task(ABC):
         self.dataset = dataset
         self.tokenizer = tokenizer
         self.max_length = config.max_length
+        self.labelled = True  # False: no gold label is read, references are None, and nothing is scored
 
     @property
     def metrics(self) -> list[str]:
@@ -48,6 +49,7 @@ class Task(ABC):
             "task": type(self).__name__,
             "version": self.encoding_version,
             "max_length": self.max_length,
+            "labelled": self.labelled,
             "labels": list(self.dataset.labels),
             "label_values": dict(self.dataset.label_values),
             "skip_labels": list(self.dataset.skip_labels),
