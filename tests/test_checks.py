@@ -186,6 +186,37 @@ def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
     assert len(faults) == 1 and faults[0].startswith(message), faults
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.long", "cut", "task.long must be split | truncate, got 'cut'."),
+        ("dataset.skip_labels", ["_"], "dataset.skip_labels leaves out rows of a classification, not words, got _. Re"),
+        ("dataset.labels", ["O"], "dataset.labels must name at least two classes, got ['O']."),
+        ("dataset.labels", ["O", "B-X", "O"], "dataset.labels must differ from one another, got O more than once."),
+        ("dataset.label_values", {"0": "I-MISC"}, "dataset.label_values must lead to dataset.labels, got I-MISC."),
+        (
+            "dataset.columns",
+            {"tokens": "a", "tags": "b", "label": "c"},
+            "dataset.columns has no role 'label'. Its roles are tokens, tags.",
+        ),
+        (
+            "dataset.columns",
+            {"tokens": "a"},
+            "dataset.columns must name a column for tags, got {'tokens': 'a'}. Add tags: <column>.",
+        ),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (entity_f1, entity_f1_strict, pos_f1, tag_accuracy), got accuracy. Cho",
+        ),
+        ("train.languages", ["xx"], "train.languages must be languages of PAN-X, got xx. It has en, af, ar, "),
+    ],
+)
+def test_token_classification(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=panx"]), key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
     config = put(put(recipe(), "seed", -1), "task.max_length", 7)
     with pytest.raises(ConfigError) as caught:

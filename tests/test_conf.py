@@ -42,7 +42,11 @@ def test_choice_composes(path: Path) -> None:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         overrides |= {"task": values["kind"], "train.languages": "[all]"}
     if group == "task":
-        of_kind = {"masked_language_modelling": "sample_parallel", "question_answering": "squad"}
+        of_kind = {
+            "masked_language_modelling": "sample_parallel",
+            "question_answering": "squad",
+            "token_classification": "udpos",
+        }
         overrides["dataset"] = of_kind.get(option, "sample_nli")
         overrides["train.languages"] = "[all]"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])

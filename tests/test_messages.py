@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from xlmrxl_train.cli import main
 from xlmrxl_train.cli.compose import load_config
+from xlmrxl_train.config import VARIANTS
 from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from xlmrxl_train.model.weights import SafetensorsReader, TorchReader, open_checkpoint
@@ -92,7 +93,7 @@ def test_a_wrong_value_is_named(word: str, message: str, capsys: Capture) -> Non
         ("defaults: 5", "recipe=r cannot be composed: Invalid defaults list"),
         ("task: hello", "task must be a mapping of keys to values, got hello"),
         ("train: [1]", "the chosen files cannot be merged"),
-        ("task: {kind: other}", "task.kind must be sequence_classification | masked_language_modelling, got 'other'."),
+        ("task: {kind: other}", f"task.kind must be {' | '.join(VARIANTS['task'])}, got 'other'."),
         ("dataset: {labels: 5}", "dataset.labels must be a list, e.g. dataset.labels=[a,b], got 5."),
     ],
 )

@@ -106,6 +106,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
     )
     for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
         say(f"        stand-in: {text}")
+    if session.left_out_languages:
+        say(f"        without a test split here, so not scored: {', '.join(session.left_out_languages)}")
     say(
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"

@@ -85,10 +85,14 @@ class HubConfig:
 
     repository: str = key("", "owner/name")
     revision: str = key("main", "commit, so that scores stay comparable")
-    configuration: str = key("{language}", "{language} stands for the language's code")
+    configuration: str = key(
+        "{language}", "{language} stands for the language's code, {language_name} for its English name"
+    )
+    language_names: dict[str, str] = key({}, "code -> name, where the Hub's name of a language is another")
     train: str | None = key("train", "the Hub's name of the split; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
+    missing: dict[str, list[str]] = key({}, "split -> languages that have none: {validation: [th]}")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
     id_prefixes: dict[str, str] = key(
         {}, "language -> how the ids of its rows begin, where one configuration holds all and no column says which"
@@ -104,8 +108,8 @@ class DatasetConfig:
     languages: list[str] = key([], "codes as the data set writes them")
     columns: dict[str, str] = key(
         {},
-        "role -> column, {language} allowed; roles of a classification are text, text_pair, label, "
-        "of question answering context, question, answers",
+        "role -> column, {language} allowed; roles of a classification are text, text_pair, label; of words' labels "
+        "tokens, tags; of question answering context, question, answers",
     )
     language_column: str | None = key(None, "the column with the language, where one file holds several")
     id_column: str | None = key(None, "the column with the example's id; null: its row number")
@@ -148,6 +152,18 @@ class SequenceClassificationConfig(TaskConfig):
         "single_label_classification | multi_label_classification | regression, the Hub's names",
     )
     class_weights: list[float] = key([], "one weight per class in the loss; empty: all 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenClassificationConfig(TaskConfig):
+    """One label for every word of a sentence."""
+
+    kind: str = key("token_classification", "set by the choice of task")
+    long: str = key(
+        "split",
+        "split | truncate; split: a sentence of more than max_length - 3 sub-words becomes several sequences, whose "
+        "tags are joined again; truncate: words beyond the first of them are not read and count as predicted O",
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -331,7 +347,9 @@ class TrainConfig:
 class EvaluateConfig:
     """When and on what the model is scored."""
 
-    languages: list[str] = key([], "languages to score; empty: every language of the data set")
+    languages: list[str] = key(
+        [], "languages to score; empty: every language of the data set whose test split the source has"
+    )
     every: int | None = key(
         None, "optimizer steps between looks at the validation split; null: once per epoch; 0: never"
     )
@@ -390,6 +408,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
         "question_answering": QuestionAnsweringConfig,
+        "token_classification": TokenClassificationConfig,
     },
     "strategy": {
         "auto": StrategyConfig,

@@ -1,6 +1,8 @@
 """The same run, however it is cut: gradients over micro-batches and ranks, scores over ranks."""
 
+import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from engines import DIVIDED
 
 from tests.torchrun import torchrun
+from xlmrxl_train.session import SAMPLE_TOKENIZER
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -23,12 +26,22 @@ SMALL = [
     "model.attention_probs_dropout_prob=0",
 ]
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=25"]
+TAGGED = [
+    "recipe=panx",
+    "model=tiny",
+    f"tokenizer.path={SAMPLE_TOKENIZER}",
+    "task.max_length=16",
+    "train.languages=[en]",
+]
 CUT = ["train.tokens_per_micro_batch=48", "task.max_length=48"]
 JOBS = {
     "classification": ["gradients"],
     "classification, cut": ["gradients", *CUT],
     "masked": ["gradients", *MASKED],
     "masked, cut": ["gradients", *MASKED, *CUT],
+    "tags": ["gradients", *TAGGED],
+    "tags, cut": ["gradients", *TAGGED, "train.tokens_per_micro_batch=48"],
+    "scores of tags": ["scores", *TAGGED, "evaluate.tokens_per_batch=300", "evaluate.bootstrap=20"],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
     "few scores": ["scores", "evaluate.languages=[en]", "data.limit=5", "evaluate.bootstrap=0"],  # one batch in all
@@ -38,6 +51,23 @@ JOBS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("identity")
+
+
+def write_tagged_sentences(folder: Path) -> None:
+    """Write sentences in PAN-X's files, most of them longer than a sequence."""
+    draw = random.Random(0)
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+        index = "0\t" if "test" in name else ""
+        sentences = [
+            "".join(
+                f"{index}{draw.choice(['the', 'girl', 'แม่', 'x1y2'])}\t{draw.choice(['O', 'B-PER'])}\n"
+                for _ in range(n)
+            )
+            for n in range(1, 51)
+        ]
+        (folder / "ner/panx" / name).parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / "ner/panx" / f"{name}.gz", "wt", encoding="utf-8") as stream:
+            stream.write("\n".join(sentences))
 
 
 def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
@@ -52,8 +82,13 @@ def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, Any]:
     """What the jobs give on 1, 2 and 3 ranks."""
-    jobs = {name: [what, *SMALL, *words] for name, (what, *words) in JOBS.items()}
+    write_tagged_sentences(folder)
+    jobs = {name: [what, *SMALL, *words, *root(folder, words)] for name, (what, *words) in JOBS.items()}
     return {ranks: work(folder, ranks, jobs) for ranks in (1, 2, 3)}
+
+
+def root(folder: Path, words: list[str]) -> list[str]:
+    return [f"data.root={folder}", "evaluate.languages=[en,th]"] if "recipe=panx" in words else []
 
 
 def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor]) -> None:
@@ -64,7 +99,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked"])
+@pytest.mark.parametrize("task", ["classification", "masked", "tags"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1
@@ -85,6 +120,12 @@ def test_scores_are_the_same_to_the_last_digit(results: dict[int, Any]) -> None:
     assert results[1]["scores"] == results[2]["scores"] == results[3]["scores"]
 
 
+def test_tags_of_sentences_in_several_sequences_score_the_same(results: dict[int, Any]) -> None:
+    (values, number, intervals), thai = results[1]["scores of tags"].values()
+    assert number == thai[1] == 50 and values["entity_f1"] > 0 and intervals
+    assert results[1]["scores of tags"] == results[2]["scores of tags"] == results[3]["scores of tags"]
+
+
 def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:
     assert results[1]["few scores"]["en"][1] == 5
     assert results[1]["few scores"] == results[2]["few scores"] == results[3]["few scores"]
@@ -93,6 +134,10 @@ def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero3", pytest.param("zero2", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_strategy(results: dict[int, Any], folder: Path, strategy: str) -> None:
     words = ["strategy.device=cpu", f"strategy={strategy}", *(DIVIDED if strategy == "zero3" else [])]
-    jobs = {name: [what, *SMALL, *more, *words] for name, (what, *more) in JOBS.items() if what == "scores"}
+    jobs = {
+        name: [what, *SMALL, *more, *root(folder, more), *words]
+        for name, (what, *more) in JOBS.items()
+        if what == "scores"
+    }
     got = work(folder, 2, jobs)
     assert got == {name: results[1][name] for name in jobs}

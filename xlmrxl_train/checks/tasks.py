@@ -11,6 +11,7 @@ from xlmrxl_train.config import (
     MaskedLanguageModellingConfig,
     QuestionAnsweringConfig,
     SequenceClassificationConfig,
+    TokenClassificationConfig,
 )
 
 
@@ -34,6 +35,7 @@ def faults_of_task(config: Config) -> list[str]:
 
 
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+LONG = ("split", "truncate")  # what becomes of a long sentence of words with labels
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
@@ -46,6 +48,7 @@ METRICS: dict[str, tuple[str, ...]] = {
         "xquad_fair_f1",
         "xquad_fair_exact_match",
     ),
+    "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
 }
 
 
@@ -76,12 +79,7 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     faults = []
     if task.problem_type not in PROBLEMS:
         faults.append(f"task.problem_type must be {' | '.join(PROBLEMS)}, got {task.problem_type!r}.")
-    if task.problem_type != "regression" and len(dataset.labels) < 2:
-        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
-    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
-        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
-    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
-        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
+    faults += _faults_of_labels(dataset, at_least=0 if task.problem_type == "regression" else 2)
     if task.class_weights and task.problem_type != "single_label_classification":
         faults.append(f"task.class_weights are for single_label_classification, got {task.problem_type}. Remove them.")
     elif task.class_weights and len(task.class_weights) != len(dataset.labels):
@@ -91,6 +89,30 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     if task.problem_type == "regression" and dataset.labels:
         faults.append(f"dataset.labels must be empty for regression, got {', '.join(dataset.labels)}. Remove them.")
     return faults + faults_of_roles(dataset, ("text", "text_pair", "label")) + missing_roles(dataset, "label", "text")
+
+
+def _faults_of_labels(dataset: DatasetConfig, at_least: int) -> list[str]:
+    faults = []
+    if len(dataset.labels) < at_least:
+        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
+    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
+        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
+    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
+        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
+    return faults
+
+
+def _faults_of_token_classification(task: TokenClassificationConfig, dataset: DatasetConfig) -> list[str]:
+    faults = []
+    if task.long not in LONG:
+        faults.append(f"task.long must be {' | '.join(LONG)}, got {task.long!r}.")
+    if dataset.skip_labels:
+        faults.append(
+            "dataset.skip_labels leaves out rows of a classification, not words, "
+            f"got {', '.join(dataset.skip_labels)}. Remove them."
+        )
+    faults += _faults_of_labels(dataset, at_least=2)
+    return faults + faults_of_roles(dataset, ("tokens", "tags")) + missing_roles(dataset, "tokens", "tags")
 
 
 def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
@@ -123,4 +145,5 @@ _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_masked_language_modelling,
     "question_answering": _faults_of_question_answering,
+    "token_classification": _faults_of_token_classification,
 }

@@ -6,11 +6,13 @@ from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
 from xlmrxl_train.tasks.question_answering import QuestionAnswering
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.tasks.task import Prediction, Task
+from xlmrxl_train.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "masked_language_modelling": MaskedLanguageModelling,
     "question_answering": QuestionAnswering,
+    "token_classification": TokenClassification,
 }
 
 __all__ = ["TASKS", "Prediction", "Task", "make_task"]
