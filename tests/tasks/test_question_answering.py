@@ -7,7 +7,7 @@ import torch
 
 from xlmrxl_train import metrics
 from xlmrxl_train.config import DatasetConfig, FilesConfig, FileSet, QuestionAnsweringConfig
-from xlmrxl_train.data.corpus import Corpus, open_corpus
+from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Feature, Row
 from xlmrxl_train.data.sources import FileSource
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -286,15 +286,13 @@ def squad_file(path, *questions: tuple[str, dict[str, list]]) -> None:
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": CONTEXT, "qas": qas}]}]}), encoding="utf-8")
 
 
-def corpus_of(one: QuestionAnswering, folder, limit: int | None = None) -> Corpus:
+def corpus_of(one: QuestionAnswering, folder) -> Corpus:
     columns = {"context": "context", "question": "question", "answers": "answers"}
     files = FilesConfig(test=[FileSet(path="q.json")])
     dataset = DatasetConfig(name="toy", languages=["en"], columns=columns, id_column="id", files=files)
     source = FileSource(dataset, files, folder, "files")
-    return open_corpus(
-        source, source.rows, one, one.tokenizer.fingerprint,
-        split="test", languages=["en"], limit=limit, cache=folder / "cache",
-    )  # fmt: skip
+    parts = [Part(split="test", language="en", source=source, encoder=one)]
+    return open_corpus("test", parts, one.tokenizer.fingerprint, rows=Part.rows, limit=None, cache=folder / "cache")
 
 
 def test_windows_survive_the_cache(tokenizer, tmp_path) -> None:
