@@ -15,6 +15,7 @@ from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.model import ModelOutput, XLMRobertaXLConfig, XLMRobertaXLForQuestionAnswering
 from xlmrxl_train.session import SAMPLE_TOKENIZER
 from xlmrxl_train.tasks.question_answering import NO_TARGET, QuestionAnswering, language_of_answer
+from xlmrxl_train.tasks.spans import Alignment
 
 CONTEXT = "The old man reads a book in the garden. The girl sees two dogs and a cat near the river."
 QUESTION = "Who reads a book?"
@@ -114,9 +115,9 @@ def test_text_without_tokens_is_named(tokenizer) -> None:
     with pytest.raises(
         DataError, match=PLACE + "column 'passage' must hold text that the tokenizer has tokens for, got"
     ):
-        one._windows(example, [0, 5, 2], [], [])
+        one._windows(example, [0, 5, 2], [], Alignment(CONTEXT, []))
     with pytest.raises(DataError, match=PLACE + "expected an answer that the tokenizer has tokens for, found 'The old"):
-        one._windows(example, [0, 5, 2], [7, 8], [(12, 17), (18, 19)])
+        one._windows(example, [0, 5, 2], [7, 8], Alignment(CONTEXT, [(12, 17), (18, 19)]))
 
 
 def test_a_short_context_is_one_window_and_the_sequence_is_the_pairs(tokenizer) -> None:

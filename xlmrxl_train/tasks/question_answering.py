@@ -116,16 +116,18 @@ class QuestionAnswering(Task):
         """Tokenise questions and contexts, each context once, and cut windows."""
         contexts = list(dict.fromkeys(example.values["context"] for example in examples))
         encoded = self.tokenizer(contexts, return_offsets_mapping=True)
-        tokens_of = dict(zip(contexts, zip(encoded["input_ids"], encoded["offset_mapping"], strict=True), strict=True))
+        tokens_of = {
+            context: (ids[1:-1], Alignment(context, offsets[1:-1]))
+            for context, ids, offsets in zip(contexts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        }
         questions = self.tokenizer.encode_batch([example.values["question"] for example in examples])
-        features = []
-        for example, question_ids in zip(examples, questions, strict=True):
-            context_ids, offsets = (values[1:-1] for values in tokens_of[example.values["context"]])
-            features.append(self._windows(example, question_ids, context_ids, offsets))
-        return features
+        return [
+            self._windows(example, question_ids, *tokens_of[example.values["context"]])
+            for example, question_ids in zip(examples, questions, strict=True)
+        ]
 
     def _windows(
-        self, example: Example, question_ids: list[int], context_ids: list[int], offsets: list[tuple[int, int]]
+        self, example: Example, question_ids: list[int], context_ids: list[int], alignment: Alignment
     ) -> list[Feature]:
         """Return one feature per window; what they have in common stands in the first one only.
 
@@ -133,7 +135,7 @@ class QuestionAnswering(Task):
             example: Whose features they are.
             question_ids: `<s> question </s>`.
             context_ids: Without special tokens.
-            offsets: Begin and end of each token of the context in its characters.
+            alignment: Of these with the context's characters.
         """
         eos = self.tokenizer.eos_token_id
         prefix = [*question_ids, eos]
@@ -144,7 +146,6 @@ class QuestionAnswering(Task):
                 f"{self.max_length} only {max(room, 0)} are left for the context, fewer than task.stride = "
                 f"{self.stride}. Raise task.max_length, lower task.stride, or shorten the question."
             )
-        alignment = Alignment(example.values["context"], offsets)
         target = self._target(example, alignment)
         common = {
             "context": example.values["context"],
