@@ -220,6 +220,46 @@ def test_token_classification(key: str, value: Any, message: str) -> None:
     assert len(faults) == 1 and faults[0].startswith(message), faults
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.stride", 0, "task.stride must be greater than 0, got 0."),
+        ("task.n_best", 0, "task.n_best must be greater than 0, got 0."),
+        ("task.max_answer_length", -1, "task.max_answer_length must be greater than 0, got -1."),
+        (
+            "task.max_length",
+            132,
+            "task.stride must be below task.max_length - 4 = 128, so that no token is left out, got 128. "
+            "Lower task.stride or raise task.max_length.",
+        ),
+        (
+            "dataset.columns",
+            {"question": "q"},
+            "dataset.columns must name a column for context, got {'question': 'q'}. Add context: <column>.",
+        ),
+        (
+            "dataset.columns",
+            {"question": "q", "context": "c", "answer": "a"},
+            "dataset.columns has no role 'answer'. Its roles are context, question, answers.",
+        ),
+        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (squad_f1, squad_exact_match, mlqa_f1, "),
+        (
+            "dataset.hub.id_prefixes",
+            {"en": "english-", "sw": "swahili-"},
+            "dataset.hub.id_prefixes must have one for every language, got none for ar, bn, fi, id, ko, ru, te.",
+        ),
+        (
+            "dataset.id_column",
+            None,
+            "dataset.hub.id_prefixes needs dataset.id_column, got null. Name the column with the ids.",
+        ),
+    ],
+)
+def test_question_answering(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=tydiqa"]), key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
     config = put(put(recipe(), "seed", -1), "task.max_length", 7)
     with pytest.raises(ConfigError) as caught:

@@ -81,6 +81,23 @@ def test_rows_of_two_configurations_and_a_pinned_commit(hub_server: HubServer, r
     assert offline[2].endswith("Fetch it on a machine with a network, or name a local folder.")
 
 
+def test_rows_of_a_language_are_known_by_their_ids(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    prefixes = {"en": "en premise 0", "de": "en premise 2", "fr": "fr"}  # all in the configuration "en"
+    hub = {"repository": "team/nli", "configuration": "en", "id_prefixes": prefixes}
+    en, de, fr = ask(
+        run_python,
+        hub_server.url,
+        *({"hub": hub, "of": ["test", code], "id_column": "premise"} for code in ("en", "de", "fr")),
+    )
+    assert [row[0] for row in en[0]] == ["en premise 0 again"] and en[0][0][2] == "team/nli/en/test row 0"
+    assert [row[0] for row in de[0]] == ["en premise 2 again"] and de[0][0][2] == "team/nli/en/test row 2"
+    assert en[1] != de[1]
+    assert fr == (
+        "DataError: team/nli/en/test: expected rows whose id begins with 'fr', found none. "
+        "Check dataset.hub and dataset.languages."
+    )
+
+
 def test_faults(hub_server: HubServer, run_python: Callable[..., str]) -> None:
     nli, url = {"repository": "team/nli"}, hub_server.url
     answers = ask(
