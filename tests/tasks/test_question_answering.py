@@ -152,7 +152,7 @@ def test_what_windows_have_in_common_is_stored_once(tokenizer) -> None:
     [windows] = features_of(task(tokenizer, max_length=40, stride=8), row())
     first, *others = [feature.columns for feature in windows]
     assert first["context"] == CONTEXT and first["answers"] == ["The old man"] and first["language"] == "en"
-    names = ("context", "begins", "ends", "answers", "language")
+    names = ("question", "context", "begins", "ends", "answers", "language")
     assert all(not columns[name] for columns in others for name in names)
     assert all(columns.keys() == first.keys() for columns in others)
 
@@ -235,6 +235,7 @@ def test_gold_logits_give_gold_answers_over_all_windows(tokenizer) -> None:
         assert metric.fold(rows) == 1.0
     shown = one.describe(predictions[1])
     assert json.loads(json.dumps(shown)) == shown
+    assert list(shown) == ["question", "prediction", "reference", "best"] and shown["question"] == QUESTION
     assert shown["prediction"] == "two dogs" and shown["reference"] == ["two dogs"]
     assert shown["best"][0]["text"] == "two dogs" and shown["best"][0]["begin"] == CONTEXT.index("two dogs")
     assert len(shown["best"]) == 3 and 0 < shown["best"][2]["probability"] <= shown["best"][0]["probability"] <= 1
@@ -257,7 +258,7 @@ def test_windows_that_point_at_nothing_valid_give_an_empty_answer(tokenizer) -> 
     one.n_best = 1
     batch, features = batch_of(one, row())
     [found] = one.predict(pointing(batch, features, {}), batch, features)
-    assert found.prediction == "" and found.details == {"best": []}
+    assert found.prediction == "" and found.details == {"question": QUESTION, "best": []}
 
 
 def test_rows_without_answers_can_be_predicted_but_not_scored(tokenizer) -> None:

@@ -148,6 +148,7 @@ class QuestionAnswering(Task):
             )
         target = self._target(example, alignment)
         common = {
+            "question": example.values["question"],
             "context": example.values["context"],
             "begins": alignment.begins,
             "ends": alignment.ends,
@@ -235,6 +236,7 @@ class QuestionAnswering(Task):
                     prediction=answers[0].text if answers else "",
                     reference={"texts": common["answers"], "language": common["language"]} if self.labelled else None,
                     details={
+                        "question": common["question"],
                         "best": [
                             {
                                 "text": answer.text,
@@ -242,16 +244,17 @@ class QuestionAnswering(Task):
                                 "probability": float(f"{answer.probability:.3g}"),
                             }
                             for answer in answers[:SHOWN_ANSWERS]
-                        ]
+                        ],
                     },
                 )
             )
         return predictions
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
-        """Return the answer, the gold answers, and the best few with their place in the context."""
-        reference = prediction.reference and prediction.reference["texts"]
-        return {"prediction": prediction.prediction, "reference": reference, **prediction.details}
+        """Return the question, the answer, the gold answers, and the best few with their place in the context."""
+        details, reference = prediction.details, prediction.reference and prediction.reference["texts"]
+        shown_first = {"question": details["question"], "prediction": prediction.prediction, "reference": reference}
+        return {**shown_first, "best": details["best"]}
 
 
 def language_of_answer(code: str) -> str:
