@@ -8,7 +8,7 @@ import pytest
 
 from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
 from xlmrxl_train.cli import load_config
-from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, Zero3Config
+from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, RetrievalConfig, Zero3Config
 from xlmrxl_train.errors import ConfigError
 
 # A value that breaks a rule, by the rule's words or, where there are several ways to break it, by key.
@@ -21,7 +21,7 @@ BROKEN = {
     "between 0 and 1": 1.5,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
-    "at least one language, each once": [],
+    "mean | first": "max",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
@@ -72,6 +72,8 @@ def test_a_word_that_is_no_choice(key: str, recipe: Callable[[], Config]) -> Non
 @pytest.mark.parametrize("key", _RULES)
 def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) -> None:
     (rule, _), config = _RULES[key], recipe()
+    if key in ("task.pooling", "task.layer", "task.neighbours"):
+        config.task = RetrievalConfig()
     config.strategy = STRATEGIES.get(key, DDPConfig)()
     assert faults_of_values(put(config, key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
 
@@ -107,6 +109,7 @@ LABELS = "entailment, neutral, contradiction"
         ("train.languages", ["xx"], "train.languages must be languages of XNLI, got xx. It has en, fr, es, de, el, "),
         ("evaluate.languages", ["xx", "yy"], "evaluate.languages must be languages of XNLI, got xx, yy. It has en, "),
         ("evaluate.select_languages", ["xx"], "evaluate.select_languages must be languages of XNLI, got xx. It has "),
+        ("train.languages", [], "train.languages must name at least one language, got none."),
         ("data.source", "files", "data.source=files needs data.root, got null. Set data.root=<folder of the data set"),
         ("dataset.metrics", ["perplexity"], "dataset.metrics must suit the task (accuracy, macro_f1), got perplexity"),
         (
@@ -223,3 +226,18 @@ def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
         check(config)
     assert caught.value.faults == ("seed must be 0 or more, got -1.", "task.max_length must be at least 8, got 7.")
     check(recipe())
+
+
+def test_faults_of_retrieval() -> None:
+    config = load_config(["recipe=tatoeba"])
+    config.train.languages, config.dataset.columns = ["ara"], {"text": "a", "label": "b"}
+    assert faults_of(config) == [
+        "train.languages must be empty, since retrieval trains nothing, got ara. Set train.languages=[].",
+        "dataset.columns has no role 'label'. Its roles are text, text_pair.",
+        "dataset.columns must name a column for text_pair, got {'text': 'a', 'label': 'b'}. Add text_pair: <column>.",
+    ]
+    config = load_config(["recipe=bucc"])
+    config.dataset.columns = {"text": "a", "gold": "b"}
+    assert faults_of(config) == [
+        "dataset.columns must name a column for side, got {'text': 'a', 'gold': 'b'}. Add side: <column>."
+    ]

@@ -4,11 +4,11 @@ import json
 import math
 from pathlib import Path
 
-from xlmrxl_train.evaluation.evaluator import LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.scores import LanguageScore
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy
-from xlmrxl_train.session import Session
+from xlmrxl_train.session import Session, TrainingSet
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.batches import StepBatches
@@ -53,10 +53,11 @@ def selection_score(session: Session, scores: Scores) -> float | None:
 def protocol(session: Session, split: str, state: TrainState, selected: int, selecting: bool) -> Protocol:
     """Return how the scores of this session's run came about."""
     config = session.config
-    used = [("train", session.train_languages), (split, session.evaluate_languages)]
-    used += [("validation", session.select_languages)] if selecting else []
+    used = [(training.source, "train", training.languages) for training in session.training_sets]
+    used += [(session.source, split, session.evaluate_languages)]
+    used += [(session.source, "validation", session.select_languages)] if selecting else []
     stand_ins = [
-        text for part, languages in used for code in languages for text in session.source.stand_ins(part, code)
+        text for source, part, languages in used for code in languages for text in source.stand_ins(part, code)
     ]
     return Protocol(
         recipe=config.run.recipe,
@@ -65,6 +66,7 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         split=split,
         source=session.source.kind,
         train_languages=session.train_languages,
+        training={training.config.name: training.languages for training in session.training_sets},
         select_split="validation" if selecting else None,
         select_languages=session.select_languages if selecting else [],
         select_metric=session.task.metrics[0],
@@ -101,8 +103,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
     )
     say(
-        f"data    {session.config.dataset.name} ({session.source.kind}): {len(corpus):,} examples, "
-        f"{int(corpus.sizes.sum()):,} tokens, {', '.join(corpus.languages)}"
+        f"data    {'; '.join(_described(training) for training in session.training_sets)}: "
+        f"{len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens"
     )
     for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
         say(f"        stand-in: {text}")
@@ -112,3 +114,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )
+
+
+def _described(training: TrainingSet) -> str:
+    """Return what a training set is called, where it comes from, and in which languages it is read."""
+    return f"{training.config.name} ({training.source.kind}) in {', '.join(training.languages)}"

@@ -7,7 +7,7 @@ value must be, alone and beside others, stands in `checks/`.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from xlmrxl_train.errors import ConfigError
 
@@ -59,7 +59,12 @@ class FileSet:
     """Some rows of one split: files of one format, one per language or one with a language column."""
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
-    format: str = key("auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text; auto: by suffix, also .gz")
+    parallel: dict[str, str] = key(
+        {}, "instead of path: column -> text file; line n of each belongs to line n of the others"
+    )
+    format: str = key(
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc; auto: by suffix, also .gz"
+    )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
     separator: str | None = key(None, "null: tab for tsv, comma for csv")
@@ -169,6 +174,16 @@ class MaskedLanguageModellingConfig(TaskConfig):
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+
+
+@dataclass(kw_only=True, slots=True)
+class RetrievalConfig(TaskConfig):
+    """Find translations by the nearness of sentence vectors; nothing is trained."""
+
+    kind: str = key("retrieval", "set by the choice of task")
+    layer: int | None = key(None, "whose states make the vectors, as the Hub's hidden_states; null: the last, normed")
+    pooling: str = key("mean", "mean | first; mean: of all tokens, special ones included; first: of <s>")
+    neighbours: int = key(4, "mining: sentences on each side that a pair's cosine is measured against")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -375,6 +390,9 @@ class Config:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    mixture: dict[str, DatasetConfig] = key(
+        {}, "data sets to train on in place of dataset's training split: name -> data set; mixture.<name>=<data set>"
+    )
     data: DataConfig = field(default_factory=DataConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -392,6 +410,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
         "token_classification": TokenClassificationConfig,
+        "retrieval": RetrievalConfig,
     },
     "strategy": {
         "auto": StrategyConfig,
@@ -406,6 +425,29 @@ VARIANTS: dict[str, dict[str, type]] = {
     },
 }
 
+# Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
+FREE = (
+    "run.",
+    "data.root",
+    "data.cache",
+    "strategy.",
+    "tracker.",
+    "tokenizer.path",  # its content is compared through environment.json
+    "model.attn_implementation",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.max_hours",
+    "train.profile",
+    "train.max_skipped",
+    "train.log_every",
+    "train.recompute",
+    "train.save_model",
+    "train.tokens_per_micro_batch",
+    "evaluate.tokens_per_batch",
+    "evaluate.bootstrap",
+    "evaluate.predictions",
+)
+
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key below `config` with its value: ("train.batch_size", 32)."""
@@ -413,6 +455,9 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value, name = getattr(config, item.name), f"{prefix}{item.name}"
         if is_dataclass(value):
             yield from leaves(value, f"{name}.")
+        elif isinstance(value, dict) and value and all(is_dataclass(inner) for inner in value.values()):
+            for inner_name, inner in value.items():
+                yield from leaves(inner, f"{name}.{inner_name}.")
         else:
             yield name, value
 
@@ -444,6 +489,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     inner: Any = next((candidate for candidate in candidates if is_dataclass(candidate)), None)
     if inner is None or value is None:
         return value
+    if get_origin(hint) is dict:
+        return {inner_name: _build(inner, item, f"{name}.{inner_name}.") for inner_name, item in value.items()}
     if isinstance(value, list):
         return [_build(inner, item, f"{name}.{index}.") for index, item in enumerate(value)]
     variants = VARIANTS.get(name, {})

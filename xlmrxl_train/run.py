@@ -127,7 +127,9 @@ class Training:
     @property
     def selecting(self) -> bool:
         """Whether the validation split chooses the checkpoint; otherwise the last one is taken."""
-        return self.session.config.evaluate.select == "best" and "validation" in self.corpora
+        session = self.session
+        best = session.config.evaluate.select == "best"
+        return best and "validation" in self.corpora and bool(session.select_languages) and session.task.trains
 
     def run(self) -> Report:
         """Train, select, test, report.
@@ -139,6 +141,8 @@ class Training:
         try:
             if session.task.trains:
                 self.train()
+            else:
+                self.validate(self.state)  # a task without training may still set something by the validation split
             return self.finish()
         finally:
             if self.trackers:
@@ -202,12 +206,15 @@ class Training:
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
             metrics=session.task.metrics,
+            notes=session.task.notes,
         )
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):
                 report.write(self.folder.path)
             session.console.say(report.to_markdown())
-            session.console.say(f"written: {self.folder.path / 'report.md'}, report.json, predictions/, model/")
+            written = [name for name in ("predictions", "model") if (self.folder.path / name).is_dir()]
+            names = ", ".join(["report.json", *(f"{name}/" for name in written)])
+            session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
         return report
 
 
@@ -248,7 +255,12 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
-        report = Report(protocol=trained_protocol(session, run.path), languages=scores, metrics=session.task.metrics)
+        report = Report(
+            protocol=trained_protocol(session, run.path),
+            languages=scores,
+            metrics=session.task.metrics,
+            notes=session.task.notes,
+        )
         if session.world.is_first:
             with writing(target):
                 report.write(target)

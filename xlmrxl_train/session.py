@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves
+from xlmrxl_train.config import Config, DatasetConfig, ModelConfig, ZeroConfig, leaves
 from xlmrxl_train.data.cache import cache_folder
-from xlmrxl_train.data.corpus import Corpus, open_corpus
+from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
 from xlmrxl_train.data.sources import Source, open_source
@@ -49,6 +49,17 @@ SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSet:
+    """A data set to train on, and what reads it."""
+
+    key: str  # its name in Config.mixture; "": it is Config.dataset
+    config: DatasetConfig
+    source: Source
+    task: Task
+    languages: list[str]
+
+
 @dataclass(kw_only=True)
 class Session:
     """What every command needs: who runs it, on which data, for which task."""
@@ -59,6 +70,7 @@ class Session:
     source: Source
     tokenizer: Tokenizer
     task: Task
+    training_sets: list[TrainingSet]
 
     @classmethod
     def open(cls, config: Config, *, training: bool | None = None) -> "Session":
@@ -87,9 +99,23 @@ class Session:
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
             load_metric(metric)
-        session = cls(config=config, world=world, console=console, source=source, tokenizer=tokenizer, task=task)
+        session = cls(
+            config=config,
+            world=world,
+            console=console,
+            source=source,
+            tokenizer=tokenizer,
+            task=task,
+            training_sets=_training_sets(config, source, task),
+        )
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
+        lacking = [code for code in config.evaluate.select_languages if code not in session.select_languages]
+        if lacking and config.evaluate.select == "best" and config.evaluate.every != 0:
+            raise ConfigError(
+                f"evaluate.select_languages must have a validation split of {config.dataset.name}, "
+                f"got {', '.join(lacking)}. Choose others, or set evaluate.select=last."
+            )
         outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
         training = training and task.trains
         if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
@@ -98,9 +124,8 @@ class Session:
 
     @property
     def train_languages(self) -> list[str]:
-        """Return the languages to train on."""
-        languages = self.config.train.languages
-        return list(self.config.dataset.languages if languages == ["all"] else languages)
+        """Return the languages to train on, over all data sets."""
+        return list(dict.fromkeys(code for training in self.training_sets for code in training.languages))
 
     @property
     def evaluate_languages(self) -> list[str]:
@@ -118,44 +143,67 @@ class Session:
 
     @property
     def select_languages(self) -> list[str]:
-        """Return the languages whose validation score selects the checkpoint."""
-        return list(self.config.evaluate.select_languages or self.train_languages)
+        """Return the languages whose validation score selects the checkpoint; without any, the last one is taken."""
+        wanted = self.config.evaluate.select_languages or self.train_languages
+        return [code for code in wanted if self.source.has("validation", code)]
 
     def corpus(self, split: str, languages: list[str], stop: Callable[[], bool] = lambda: False) -> Corpus:
         """Open a split, tokenised; rank 0 fills the cache, the others wait for it.
+
+        Args:
+            split: train, which may be of several data sets, validation or test.
+            languages: Of these only.
+            stop: Whether to leave off reading rows.
 
         Raises:
             Stopped: A stop was requested while rows were read.
             ConfigError: A rank does not find the data that rank 0 has.
         """
-        world = self.world
+        world, parts = self.world, self._parts(split, languages)
+
+        def check() -> None:
+            for part in parts:
+                with part.faults_named():
+                    part.source.check(part.split, [part.language])
 
         def fingerprint() -> dict[str, str]:
-            self.source.check(split, languages)
-            return {f"{split} data of {code}": self.source.fingerprint(split, code) for code in languages}
+            check()
+            return {
+                f"{part.split} data of {part.name}": part.source.fingerprint(part.split, part.language)
+                for part in parts
+            }
 
-        def build(rows: Callable[[str, str], Iterator[Row]]) -> Corpus:
+        def build(rows: Callable[[Part], Iterator[Row]]) -> Corpus:
             return open_corpus(
-                self.source,
-                rows,
-                self.task,
+                split,
+                parts,
                 self.tokenizer.fingerprint,
-                split=split,
-                languages=languages,
+                rows=rows,
                 limit=self.config.data.limit,
                 cache=cache_folder(self.config.data),
             )
 
-        stoppable = until_stopped(self.source.rows, stop)
+        stoppable = until_stopped(Part.rows, stop)
         with progress.doing(f"reading the {split} split"):
             if world.size == 1:
-                self.source.check(split, languages)
+                check()
                 return build(stoppable)
             same_data = partial(differences, remedy="Give every machine the same files")
             world.examine(world.together(fingerprint), same_data)
             world.first(lambda: build(stoppable) and None)
             # Nothing is read here, unless a machine has a cache of its own: then all wait for it, stop or no stop.
-            return world.together(lambda: build(self.source.rows))
+            return world.together(lambda: build(Part.rows))
+
+    def _parts(self, split: str, languages: list[str]) -> list[Part]:
+        """Return what the tables of a split are made of."""
+        if split != "train":
+            return [Part(split=split, language=code, source=self.source, encoder=self.task) for code in languages]
+        return [
+            Part(split=split, language=code, source=training.source, encoder=training.task, dataset=training.key)
+            for training in self.training_sets
+            for code in training.languages
+            if code in languages
+        ]
 
     def fingerprints(self, corpora: dict[str, Corpus]) -> dict[str, Any]:
         """Return what a run that goes on must find unchanged beside its configuration."""
@@ -195,6 +243,37 @@ class Session:
             console=self.console,
             stop=stop,
         )
+
+
+def _training_sets(config: Config, source: Source, task: Task) -> list[TrainingSet]:
+    """Return the data sets to train on: those of the mixture, or else the one that is evaluated.
+
+    Raises:
+        ConfigError: A data set lacks the source, or a training split in any of the languages.
+    """
+    wanted = config.train.languages
+    if not config.mixture:
+        languages = list(config.dataset.languages if wanted == ["all"] else wanted)
+        return [TrainingSet(key="", config=config.dataset, source=source, task=task, languages=languages)]
+    sets = []
+    for key, dataset in config.mixture.items():
+        its_source = open_source(dataset, config.data)
+        offered = [code for code in dataset.languages if its_source.has("train", code)]
+        languages = offered if wanted == ["all"] else [code for code in wanted if code in offered]
+        if not languages:
+            raise ConfigError(
+                f"mixture.{key} must have a training split in one of train.languages ({', '.join(wanted)}), "
+                f"got {', '.join(offered) or 'none'} of {dataset.name}. Choose other languages, or leave it out."
+            )
+        encoder = make_task(config.task, dataset, task.tokenizer)
+        sets.append(TrainingSet(key=key, config=dataset, source=its_source, task=encoder, languages=languages))
+    offered = [code for training in sets for code in training.languages]
+    if missing := [code for code in wanted if wanted != ["all"] and code not in offered]:
+        raise ConfigError(
+            f"train.languages must have a training split in the mixture, got {', '.join(missing)}. "
+            f"It has {', '.join(dict.fromkeys(offered))}."
+        )
+    return sets
 
 
 def _same_settings(statements: list[Statement]) -> list[str]:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CTRL_C = "Ctrl-C"
@@ -21,13 +22,11 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
     """Work that can be done again was left because a stop was requested."""
 
 
-def until_stopped(
-    rows: Callable[[str, str], Iterator[T]], stop: Callable[[], bool]
-) -> Callable[[str, str], Iterator[T]]:
+def until_stopped(rows: Callable[P, Iterator[T]], stop: Callable[[], bool]) -> Callable[P, Iterator[T]]:
     """Return `rows`, the function that reads a split and language, so that it raises `Stopped` when `stop` says so."""
 
-    def read(split: str, language: str) -> Iterator[T]:
-        for row in rows(split, language):
+    def read(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        for row in rows(*args, **kwargs):
             if stop():
                 raise Stopped
             yield row

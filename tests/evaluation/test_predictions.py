@@ -67,8 +67,8 @@ def test_what_stops_early_leaves_no_file(tmp_path: Path) -> None:
 class Together(SequenceClassification):
     decides_together = True
 
-    def decide(self, predictions: list[Prediction]) -> list[Prediction]:
-        assert len(predictions) == 3
+    def decide(self, predictions: list[Prediction], split: str, language: str) -> list[Prediction]:
+        assert (len(predictions), split, language) == (3, "test", "en")
         for item in predictions:
             item.prediction = 1
         return predictions
@@ -77,7 +77,7 @@ class Together(SequenceClassification):
 def test_a_task_may_decide_about_all_examples_together() -> None:
     dataset = DatasetConfig(name="x", labels=["a", "b"], columns={"text": "t", "label": "l"})
     task = Together(SequenceClassificationConfig(), dataset, None)  # type: ignore[arg-type]
-    tally = Tally(task, ["0", "1", "2"], None)
+    tally = Tally(task, "test", "en", ["0", "1", "2"], None)
     tally.add([Prediction(table=0, example=2, prediction=0, reference=1)])
     assert not tally.statistics and tally.missing == [0, 1]
     tally.add([Prediction(table=0, example=place, prediction=0, reference=place) for place in (0, 1)])

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from xlmrxl_train.evaluation.evaluator import LanguageScore
 from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.scores import LanguageScore
 
 
 def report(**changes) -> Report:

@@ -1,8 +1,6 @@
-"""Metrics against values worked by hand, and the same through `evaluate`, offline."""
+"""Metrics of classes and of likelihood, against values worked by hand."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -51,19 +49,5 @@ def test_perplexity_weighs_tokens_equally() -> None:
 
 
 def test_an_unknown_metric_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"dataset.metrics must be of accuracy, macro_f1, perplexity, got 'bleu'"):
+    with pytest.raises(ConfigError, match=r"dataset.metrics must be of accuracy, .*, perplexity, got 'bleu'"):
         metrics.load("bleu")
-
-
-def test_every_metric_loads_by_path_in_evaluate_without_a_network(tmp_path) -> None:
-    program = f"""
-import evaluate
-from xlmrxl_train import metrics
-accuracy = evaluate.load(metrics.path("accuracy")).compute(predictions={PREDICTIONS}, references={REFERENCES})
-assert accuracy == {{"accuracy": 0.6}}
-f1 = evaluate.load(metrics.path("macro_f1")).compute(predictions={PREDICTIONS}, references={REFERENCES})
-assert abs(f1["macro_f1"] - 1.3 / 3) < 1e-12
-assert evaluate.load(metrics.path("perplexity")).compute(predictions=[0.0], references=[1.0]) == {{"perplexity": 1.0}}
-"""
-    environment = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)

@@ -7,7 +7,8 @@ import math
 import re
 from typing import Any
 
-from xlmrxl_train.checks.tasks import faults_of_task
+from xlmrxl_train.checks.tasks import WITHOUT_TRAINING, faults_of_task
+from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, leaves
 from xlmrxl_train.errors import ConfigError
 
@@ -155,7 +156,10 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
     "task.max_length": ("at least 8", lambda value: value >= 8),
-    "train.languages": ("at least one language, each once", lambda value: 0 < len(value) == len(set(value))),
+    "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "task.pooling": ("mean | first", lambda value: value in ("mean", "first")),
+    "task.layer": ("0 or more", _not_negative),
+    "task.neighbours": ("greater than 0", _positive),
     "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
@@ -195,7 +199,6 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"Choose task={dataset.kind}."
         )
     for name, codes in (
-        ("train.languages", [] if config.train.languages == ["all"] else config.train.languages),
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
     ):
@@ -204,6 +207,13 @@ def _faults_between_keys(config: Config) -> list[str]:
                 f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
                 f"It has {', '.join(dataset.languages)}."
             )
+    if not config.train.languages and config.task.kind not in WITHOUT_TRAINING:
+        faults.append("train.languages must name at least one language, got none.")
+    if config.train.languages and config.task.kind in WITHOUT_TRAINING:
+        faults.append(
+            f"train.languages must be empty, since {config.task.kind} trains nothing, "
+            f"got {', '.join(config.train.languages)}. Set train.languages=[]."
+        )
     if not dataset.languages:
         faults.append("dataset.languages must name at least one language, got none.")
     if config.data.source == "files" and not config.data.root:
@@ -211,4 +221,4 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_task(config)
+    return faults + faults_of_training_sets(config) + faults_of_task(config)

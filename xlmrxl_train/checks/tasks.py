@@ -9,6 +9,7 @@ from xlmrxl_train.config import (
     FilesConfig,
     FileSet,
     MaskedLanguageModellingConfig,
+    RetrievalConfig,
     SequenceClassificationConfig,
     TokenClassificationConfig,
 )
@@ -17,7 +18,7 @@ from xlmrxl_train.config import (
 def faults_of_task(config: Config) -> list[str]:
     """Return what the kind of task finds wrong with itself, the data set's roles and labels, and the metrics."""
     task, dataset = config.task, config.dataset
-    faults = _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
+    faults = faults_of_data_set(config, dataset)
     problem = task.problem_type if isinstance(task, SequenceClassificationConfig) else task.kind
     known = METRICS.get(problem)
     if known is None and problem in PROBLEMS:
@@ -33,6 +34,13 @@ def faults_of_task(config: Config) -> list[str]:
     return faults
 
 
+def faults_of_data_set(config: Config, dataset: DatasetConfig) -> list[str]:
+    """Return what the kind of task finds wrong with its settings and with the roles and labels of a data set."""
+    task = config.task
+    return _OF_KIND[task.kind](task, dataset) if task.kind in _OF_KIND else []
+
+
+WITHOUT_TRAINING = ("retrieval",)
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 LONG = ("split", "truncate")  # what becomes of a long sentence of words with labels
 # What can be computed from the predictions of a problem, the default ones first.
@@ -40,6 +48,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "masked_language_modelling": ("perplexity",),
     "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
+    "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
 
 
@@ -113,8 +122,15 @@ def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, da
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
+def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[str]:
+    if "gold" in dataset.columns:
+        return faults_of_roles(dataset, ("text", "side", "gold")) + missing_roles(dataset, "text", "side")
+    return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_masked_language_modelling,
     "token_classification": _faults_of_token_classification,
+    "retrieval": _faults_of_retrieval,
 }

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xlmrxl_train.checks import faults_of, faults_of_values
 from xlmrxl_train.cli.typed import (
+    MIXTURE,
     SET_BY_CHOICE,
     Fault,
     build,
@@ -142,7 +143,9 @@ def compose_config(overrides: Sequence[str], files: Library) -> tuple[Config, tu
     if "recipe" not in choices and not any(fault.key == "recipe" for fault in faults):
         names = ", ".join(sorted(files.groups["recipe"]))
         faults.append(Fault(key="recipe", text=f"recipe must be given: recipe=<name>. There are {names}."))
+    mixture = {name: choices.pop(name) for name in list(choices) if name.startswith(MIXTURE)}
     raw, chosen = _compose(files, choices, faults)
+    chosen |= _choose_anew(raw, mixture, files, faults)
     whole = _composed_whole(files, faults)
     config, sound = _typed(raw, values, files, chosen, faults)
     return config, _all_faults(config, faults, whole=whole and sound)
@@ -173,16 +176,10 @@ def load_run_config(
     choices, values = _split(overrides, files, faults)
     if "recipe" in choices:
         faults.append(Fault(key="recipe", text=f"recipe is fixed by the run {folder}. Leave it out."))
-    for group, name in choices.items():
-        if group != "recipe":
-            try:
-                with files.opened():
-                    stored[group] = compose(config_name=f"{group}/{name}")[group]
-            except _COMPOSITION_FAULTS as error:
-                faults.append(_not_composed(f"{group}={name}", error))
+    chosen = _choose_anew(stored, {key: name for key, name in choices.items() if key != "recipe"}, files, faults)
     whole = _composed_whole(files, faults)
     recipe = str(OmegaConf.select(stored, "run.recipe") or "")
-    config, sound = _typed(stored, values, files, {}, faults, recipe=recipe)
+    config, sound = _typed(stored, values, files, chosen, faults, recipe=recipe)
     config.run.dir = str(folder)
     if all_faults := _all_faults(config, faults, whole=whole and sound):
         raise ConfigError(*all_faults)
@@ -216,7 +213,9 @@ def _split(
         elif not equals and not line.startswith("~"):
             faults.append(Fault(key=line, text=f"{line!r} is not an override. Write key=value."))
         elif name in files.groups:
-            _choose(name, text, files, choices, faults)
+            _choose(name, name, text, files, choices, faults)
+        elif (key := _in_mixture(name)) and equals and not text.startswith("{"):
+            _choose(key, "dataset", text, files, choices, faults)
         else:
             try:
                 parsed = parser.parse_override(line)
@@ -246,14 +245,34 @@ def _not_one_value(key: str, text: str) -> Fault:
     return Fault(key=key, text=f"{key} must be one value, got {text}: {remedy}.")
 
 
-def _choose(group: str, name: str, files: Library, choices: dict[str, str], faults: list[Fault]) -> None:
+def _choose(key: str, group: str, name: str, files: Library, choices: dict[str, str], faults: list[Fault]) -> None:
     options = files.groups[group]
     if name in options:
-        choices[group] = name
+        choices[key] = name
         return
-    hint = did_you_mean(name, options, "").replace("mean ", f"mean {group}=")
+    hint = did_you_mean(name, options, "").replace("mean ", f"mean {key}=")
     listed = f"There are {', '.join(sorted(options))}."
-    faults.append(Fault(key=group, text=" ".join(f"{group}={name} is not a choice. {hint} {listed}".split())))
+    faults.append(Fault(key=group, text=" ".join(f"{key}={name} is not a choice. {hint} {listed}".split())))
+
+
+def _in_mixture(name: str) -> str | None:
+    """Return "mixture.squad" of that key, or of Hydra's own spelling "+dataset@mixture.squad"."""
+    key = name.lstrip("+").removeprefix("dataset@")
+    return key if key.startswith(MIXTURE) and key.count(".") == 1 else None
+
+
+def _choose_anew(
+    raw: DictConfig, choices: Mapping[str, str], files: Library, faults: list[Fault]
+) -> dict[str, str | None]:
+    """Put the files chosen for sections in their place, and return the choices made: "model", "mixture.squad"."""
+    for key, name in choices.items():
+        group = "dataset" if key.startswith(MIXTURE) else key
+        try:
+            with files.opened():
+                OmegaConf.update(raw, key, compose(config_name=f"{group}/{name}")[group], merge=False, force_add=True)
+        except _COMPOSITION_FAULTS as error:
+            faults.append(_not_composed(f"{key}={name}", error))
+    return dict(choices)
 
 
 def _any_variant(key: str) -> dict[str, type]:
@@ -263,7 +282,9 @@ def _any_variant(key: str) -> dict[str, type]:
     return next(({section: kind} for kind in kinds if type_of(key, {section: kind}) is not None), {})
 
 
-def _compose(files: Library, choices: Mapping[str, str], faults: list[Fault]) -> tuple[DictConfig, dict[str, str]]:
+def _compose(
+    files: Library, choices: Mapping[str, str], faults: list[Fault]
+) -> tuple[DictConfig, dict[str, str | None]]:
     """Return Hydra's composition and the choice of every group; empty if it cannot be composed."""
     lines = [f"{group}={name}" for group, name in choices.items()]
     if "recipe" not in choices:
@@ -274,7 +295,11 @@ def _compose(files: Library, choices: Mapping[str, str], faults: list[Fault]) ->
         except _COMPOSITION_FAULTS as error:
             faults.append(_not_composed(" ".join(lines), error))
             return OmegaConf.create(), {}
-    chosen = {name: choice for name, choice in composed.hydra.runtime.choices.items() if name in files.groups}
+    chosen = {
+        name.removeprefix("dataset@"): choice
+        for name, choice in composed.hydra.runtime.choices.items()
+        if name in files.groups or name.startswith(f"dataset@{MIXTURE}")
+    }
     return OmegaConf.masked_copy(composed, [str(name) for name in composed if name != "hydra"]), chosen
 
 
@@ -384,8 +409,12 @@ def _resolved(node: Any, path: str, faults: list[Fault]) -> Any:
 def _origin(key: str, files: Library, chosen: Mapping[str, str | None]) -> str:
     """Return which YAML file a fault comes from, as the end of its message."""
     section, _, rest = key.partition(".")
-    for group, where in ((section, rest), ("recipe", key)):
-        choice = files.groups.get(group, {}).get(chosen.get(group) or "")
+    if key.startswith(MIXTURE):
+        name, _, rest = rest.partition(".")
+        section = MIXTURE + name
+    for part, where in ((section, rest), ("recipe", key)):
+        group = "dataset" if part.startswith(MIXTURE) else part
+        choice = files.groups.get(group, {}).get(chosen.get(part) or "")
         if choice is not None and OmegaConf.select(choice.values, where.split("[")[0]) is not None:
             return f" (in {choice.path})"
     return ""

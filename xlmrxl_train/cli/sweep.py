@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
 from xlmrxl_train.cli.compose import Library, compose_config, library
+from xlmrxl_train.cli.typed import MIXTURE
 from xlmrxl_train.errors import ConfigError
 
 
@@ -70,7 +71,8 @@ def _axis(line: str, files: Library) -> list[tuple[str, str | None]]:
         raise ValueError("an interval needs a search; use range(start, stop, step)")
     swept: object = parsed.value()
     if isinstance(swept, Glob):  # Hydra's own looks into one folder only; recipes may lie deeper
-        values = swept.filter(sorted(files.groups.get(parsed.key_or_group, {})))
+        group = "dataset" if parsed.key_or_group.startswith(MIXTURE) else parsed.key_or_group
+        values = swept.filter(sorted(files.groups.get(group, {})))
     else:
         values = list(parsed.sweep_string_iterator())
     if not values:

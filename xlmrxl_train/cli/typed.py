@@ -13,6 +13,7 @@ from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.spelling import did_you_mean
 
 SET_BY_CHOICE = "set by the choice of"  # such a key's help text begins with it
+MIXTURE = "mixture."  # below it are names that a person chose, and below these the keys of a data set
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 _FAILED = object()
 _SHOWN = 400  # characters of a value in a message
@@ -37,7 +38,7 @@ class Key:
 
 
 def inner_dataclass(hint: Any) -> type | None:
-    """Return the dataclass in `X`, `X | None` or `list[X]`, if X is one."""
+    """Return the dataclass in `X`, `X | None`, `list[X]` or `dict[str, X]`, if X is one."""
     return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
 
 
@@ -47,7 +48,7 @@ def keys_of(kind: type, classes: Mapping[str, type], prefix: str = "") -> Iterat
     for item in fields(kind):
         name, hint = f"{prefix}{item.name}", hints[item.name]
         inner = inner_dataclass(hint)
-        if inner is not None and get_origin(hint) is not list:
+        if inner is not None and get_origin(hint) not in (list, dict):
             yield from keys_of(classes.get(name, inner), classes, f"{name}.")
             continue
         default = item.default_factory() if callable(item.default_factory) else item.default
@@ -98,6 +99,9 @@ def unknown_key(key: str, classes: Mapping[str, type]) -> Fault:
             where = ", ".join(f"{section}={owner}" for owner in owners)
             return Fault(key=key, text=f"{key} is not a key of the chosen {section}; it belongs to {where}.")
     names = [item.name for item in keys_of(Config, classes)]
+    if key.startswith(MIXTURE):
+        section = ".".join(key.split(".")[:2])
+        names = [f"{section}.{name.removeprefix('dataset.')}" for name in names if name.startswith("dataset.")]
     return Fault(key=key, text=f"{key} is not a key. {did_you_mean(key, names, 'List them with --help all.')}")
 
 
@@ -147,7 +151,8 @@ def build(
     for name, value in values.items():
         key = f"{prefix}{name}"
         if name not in names:
-            faults.append(_unknown_in_list(key, names) if "[" in prefix else unknown_key(key, classes))
+            nested = "[" in prefix or prefix.startswith(MIXTURE)
+            faults.append(_unknown_inside(key, names) if nested else unknown_key(key, classes))
             continue
         converted = convert(classes.get(key, hints[name]), value, key, classes, faults)
         if converted is not _FAILED:
@@ -168,7 +173,7 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else repr(value) if value == "" else str(value)
 
 
-def _unknown_in_list(key: str, names: set[str]) -> Fault:
+def _unknown_inside(key: str, names: set[str]) -> Fault:
     parent, _, name = key.rpartition(".")
     hint = did_you_mean(name, sorted(names), f"Known are {', '.join(sorted(names))}.")
     return Fault(key=key, text=f"{parent} has no {name}. {hint}")

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 from xlmrxl_train.data.cache import FeatureTable, open_or_build
 from xlmrxl_train.data.examples import Example, Feature, Row
 from xlmrxl_train.data.sources import Source
-from xlmrxl_train.errors import DataError
+from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.progress import progress
 
 CHUNK = 1000  # examples tokenised at a time
@@ -28,13 +29,48 @@ class Encoder(Protocol):
     def encode(self, examples: Sequence[Example]) -> list[list[Feature]]: ...
 
 
-@dataclass(kw_only=True)
-class Corpus:
-    """Tables of features, one per language, with one numbering of all their examples."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What one table of a corpus is made of: a split of a data set in one language."""
 
     split: str
-    languages: list[str]
+    language: str
+    source: Source
+    encoder: Encoder  # of this data set: its columns, its way of writing labels
+    dataset: str = ""  # its name in Config.mixture; "": Config.dataset
+
+    @property
+    def name(self) -> str:
+        """Return "en", or "squad/en" for a data set of a mixture: what the names of its examples begin with."""
+        return f"{self.dataset}/{self.language}" if self.dataset else self.language
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of the data set."""
+        return self.source.rows(self.split, self.language)
+
+    @contextmanager
+    def faults_named(self) -> Iterator[None]:
+        """Let faults in a data set of a mixture begin with its key, since they speak of "dataset"."""
+        try:
+            yield
+        except ConfigError as error:
+            if not self.dataset:
+                raise
+            raise ConfigError(*(f"mixture.{self.dataset}: {fault}" for fault in error.faults)) from error
+        except DataError as error:
+            if not self.dataset:
+                raise
+            raise DataError(f"mixture.{self.dataset}: {error}") from error
+
+
+@dataclass(kw_only=True)
+class Corpus:
+    """Tables of features, one per data set and language, with one numbering of all their examples."""
+
+    split: str
+    languages: list[str]  # of each table
     tables: list[FeatureTable]
+    datasets: list[str] = field(default_factory=list)  # of each table, names in a mixture; empty: there is none
 
     def __post_init__(self) -> None:
         self.starts = np.cumsum([0, *(table.num_examples for table in self.tables)])
@@ -68,9 +104,10 @@ class Corpus:
         return [feature for feature, _ in rows], [place for _, place in rows]
 
     def name(self, example: int) -> str:
-        """Return "language/id" of an example of the common numbering, for messages."""
+        """Return "language/id" or "data set/language/id" of an example of the common numbering, for messages."""
         table, position = self.locate(example)
-        return f"{self.languages[table]}/{self.tables[table].id_of(position)}"
+        place = [self.datasets[table]] if self.datasets and self.datasets[table] else []
+        return "/".join([*place, self.languages[table], self.tables[table].id_of(position)])
 
     @property
     def fingerprint(self) -> str:
@@ -79,50 +116,53 @@ class Corpus:
 
 
 def open_corpus(
-    source: Source,
-    rows: Callable[[str, str], Iterator[Row]],
-    encoder: Encoder,
+    split: str,
+    parts: Sequence[Part],
     tokenizer_fingerprint: str,
     *,
-    split: str,
-    languages: Sequence[str],
+    rows: Callable[[Part], Iterator[Row]],
     limit: int | None,
     cache: Path,
 ) -> Corpus:
     """Open the tokenised examples of a split, tokenising what is not in the cache.
 
     Args:
-        source: Says what the rows are, without reading them.
-        rows: Reads them: `source.rows`, or a function around it.
-        encoder: The task.
+        split: What it is: train, validation or test.
+        parts: In the order of the corpus.
         tokenizer_fingerprint: Of the vocabulary that the task encodes with.
-        split: train, validation or test.
-        languages: In the order of the corpus.
-        limit: Examples per language, the first ones; None: all.
+        rows: Reads a part: `Part.rows`, or a function around it.
+        limit: Examples per part, the first ones; None: all.
         cache: Folder of tokenised data.
 
     Raises:
         DataError: A file, row or label is wrong, or a language of the split has no example.
     """
     tables = []
-    for language in languages:
-        key = json.dumps(
-            [source.fingerprint(split, language), tokenizer_fingerprint, encoder.encoding, limit], sort_keys=True
+    for part in parts:
+        with part.faults_named():
+            tables.append(_open_table(part, tokenizer_fingerprint, rows=rows, limit=limit, cache=cache))
+    languages, datasets = [part.language for part in parts], [part.dataset for part in parts]
+    return Corpus(split=split, languages=languages, tables=tables, datasets=datasets if any(datasets) else [])
+
+
+def _open_table(
+    part: Part, tokenizer_fingerprint: str, *, rows: Callable[[Part], Iterator[Row]], limit: int | None, cache: Path
+) -> FeatureTable:
+    encoder = part.encoder
+    key = [part.source.fingerprint(part.split, part.language), tokenizer_fingerprint, encoder.encoding, limit]
+    fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+    def build() -> Iterator[tuple[str, list[Feature]]]:
+        examples = islice(encoder.examples(rows(part)), limit)
+        while chunk := list(islice(examples, CHUNK)):
+            progress.move()
+            for example, features in zip(chunk, encoder.encode(chunk), strict=True):
+                yield example.id, features
+
+    table = open_or_build(cache, fingerprint, build)
+    if not table.num_examples:
+        raise DataError(
+            f"{part.split} split of {part.language}: expected examples, got none. "
+            "Check the files, dataset.skip_labels and data.limit."
         )
-        fingerprint = hashlib.sha256(key.encode()).hexdigest()
-
-        def build(language: str = language) -> Iterator[tuple[str, list[Feature]]]:
-            examples = islice(encoder.examples(rows(split, language)), limit)
-            while chunk := list(islice(examples, CHUNK)):
-                progress.move()
-                for example, features in zip(chunk, encoder.encode(chunk), strict=True):
-                    yield example.id, features
-
-        table = open_or_build(cache, fingerprint, build)
-        if not table.num_examples:
-            raise DataError(
-                f"{split} split of {language}: expected examples, got none. "
-                "Check the files, dataset.skip_labels and data.limit."
-            )
-        tables.append(table)
-    return Corpus(split=split, languages=list(languages), tables=tables)
+    return table

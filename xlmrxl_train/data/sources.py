@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from xlmrxl_train.config import DataConfig, DatasetConfig, FilesConfig, FileSet
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.files import content_hash, cut, matching_files, missing_column, missing_file, shown
-from xlmrxl_train.data.formats import Record, format_of, read_records
+from xlmrxl_train.data.formats import Record, at_least_one, format_of, read_records
+from xlmrxl_train.data.formats.parallel import read_together
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.hub import local_path
 
@@ -169,7 +170,8 @@ class FileSource:
                 "languages": None,
                 "stand_in": None,
                 "columns": column_of_role(dataset.columns, files.columns, language),
-                "format": [format_of(path, files, key) for path in self._paths(key, files, language)],
+                "parallel": list(files.parallel),
+                "format": [self._format(path, files, key) for path in self._paths(key, files, language)],
                 "content": [content_hash(path) for path in self._paths(key, files, language)],
             }
             for key, files in self._sets_or_fault(split, language)
@@ -216,14 +218,36 @@ class FileSource:
         return sets
 
     def _paths(self, key: str, files: FileSet, language: str) -> list[Path]:
-        pattern = files.path.replace("{language}", language)
+        """Return the files of a set: those that match its path, or one per column of `parallel`, in its order."""
+        if files.parallel:
+            return [
+                self._matching(f"{key}.parallel.{column}", pattern, language)[0]
+                for column, pattern in files.parallel.items()
+            ]
+        return self._matching(f"{key}.path", files.path, language)
+
+    def _matching(self, key: str, pattern: str, language: str) -> list[Path]:
+        pattern = pattern.replace("{language}", language)
         if not pattern:
-            raise ConfigError(f"{key}.path must name a file below data.root, got nothing. Set it.")
-        local_path(pattern, f"{key}.path")
+            raise ConfigError(f"{key} must name a file below data.root, got nothing. Set it.")
+        local_path(pattern, key)
         paths = matching_files(self._root, pattern)
         if not paths:
-            raise missing_file(self._root, pattern, f"{key}.path")
+            raise missing_file(self._root, pattern, key)
         return paths
+
+    def _format(self, path: Path, files: FileSet, key: str) -> str:
+        if files.parallel:
+            return "text" if files.format == "auto" else files.format
+        return format_of(path, files, key)
+
+    def _read(self, key: str, files: FileSet, paths: list[Path], wanted: list[str]) -> Iterator[Record]:
+        if files.parallel:
+            columns = dict(zip(files.parallel, paths, strict=True))
+            yield from at_least_one(read_together(self._format(paths[0], files, key), columns, key), paths[0])
+            return
+        for path in paths:
+            yield from read_records(path, self._format(path, files, key), files, wanted)
 
     def _records(self, key: str, files: FileSet, language: str) -> Iterator[Record]:
         """Yield the records of all files of one set that are in the language."""
@@ -234,16 +258,15 @@ class FileSource:
         others: dict[str, None] = {}
         found = False
         paths = self._paths(key, files, language)
-        for path in paths:
-            for where, record in read_records(path, format_of(path, files, key), files, list(wanted)):
-                if column is not None:
-                    if column not in record:
-                        raise missing_column(where, column, record)
-                    if str(record[column]) != language:
-                        others.setdefault(str(record[column]))
-                        continue
-                found = True
-                yield where, record
+        for where, record in self._read(key, files, paths, list(wanted)):
+            if column is not None:
+                if column not in record:
+                    raise missing_column(where, column, record)
+                if str(record[column]) != language:
+                    others.setdefault(str(record[column]))
+                    continue
+            found = True
+            yield where, record
         if not found:
             raise DataError(
                 f"{paths[0]}: expected rows of {language} in column {column!r}, "

@@ -7,7 +7,7 @@ must have exactly one. What stays is a few numbers per example, and predictions 
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
 from xlmrxl_train.evaluation.predictions import PredictionFile
+from xlmrxl_train.evaluation.scores import LanguageScore
 from xlmrxl_train.evaluation.tally import Tally
 from xlmrxl_train.model import prepacked
 from xlmrxl_train.parallel import Strategy
@@ -25,15 +26,6 @@ from xlmrxl_train.tasks import Prediction, Task
 from xlmrxl_train.track.console import Console
 
 GATHERED_EXAMPLES = 4096  # predictions that are gathered, scored and written together, over all ranks
-
-
-@dataclass(kw_only=True, slots=True)
-class LanguageScore:
-    """What a model scores in one language."""
-
-    values: dict[str, float]  # metric -> score
-    n: int  # examples
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # metric -> 95 % bootstrap interval
 
 
 @dataclass(kw_only=True)
@@ -75,7 +67,7 @@ class Evaluator:
             if folder is not None:
                 file = PredictionFile(folder / f"{language}.jsonl", table.num_examples)
                 files.callback(file.discard)
-            tallies.append(Tally(self.task, table.ids, file))
+            tallies.append(Tally(self.task, corpus.split, language, table.ids, file))
         return tallies
 
     def predictions(self, corpus: Corpus) -> Iterator[list[Prediction]]:

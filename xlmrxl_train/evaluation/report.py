@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Any
 
 from xlmrxl_train.data.languages import language as describe
-from xlmrxl_train.evaluation.evaluator import LanguageScore
+from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.evaluation.scores import LanguageScore
 
 
 @dataclass(kw_only=True, slots=True)
@@ -21,6 +22,7 @@ class Protocol:
     split: str
     source: str  # hub, files or sample
     train_languages: list[str]
+    training: dict[str, list[str]] = field(default_factory=dict)  # data set -> its languages that were trained on
     select_split: str | None  # which split chose the checkpoint; null: the last one was taken
     select_languages: list[str]
     select_metric: str
@@ -36,8 +38,16 @@ class Protocol:
         """Return the languages whose labels were used, to train or to select."""
         return {*self.train_languages, *(self.select_languages if self.select_split else ())}
 
+    def trained_on(self) -> str:
+        """Return the training languages, with their data sets where these are not the one that is evaluated."""
+        if set(self.training) <= {self.dataset}:
+            return ", ".join(self.train_languages)
+        return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in self.training.items())
+
     def setting(self, languages: Sequence[str]) -> str:
         """Return what a report calls the run: zero-shot only where no target language's labels were used."""
+        if not self.train_languages:
+            return "no training here: the model as it came"
         targets = [code for code in languages if code not in self.train_languages]
         if not targets:
             return "supervised: every evaluated language was trained on"
@@ -53,6 +63,7 @@ class Report:
     protocol: Protocol
     languages: dict[str, LanguageScore]
     metrics: list[str]
+    notes: list[str] = field(default_factory=list)  # what else must be known to compare the scores
     extra: dict[str, Any] = field(default_factory=dict)
 
     def averages(self) -> dict[str, dict[str, float | None]]:
@@ -88,6 +99,7 @@ class Report:
             "gap": {metric: values["transfer_gap"] for metric, values in self.averages().items()},
             "metrics": self.metrics,
             "setting": self.protocol.setting(list(self.languages)),
+            "notes": self.notes,
             "protocol": asdict(self.protocol),
             **self.extra,
         }
@@ -113,15 +125,16 @@ class Report:
         if protocol.limit:
             lines += [f"**data.limit={protocol.limit}**: only the first examples of each split and language.", ""]
         lines += [f"Setting: {self.protocol.setting(list(self.languages))}.", ""]
+        lines += [f"- {note}" for note in self.notes] + [""] * bool(self.notes)
         if not self.languages:
             return "\n".join([*lines, "Nothing was evaluated.", ""])
         lines += ["| language | | script | family | " + " | ".join(self.metrics) + " | 95 % interval | n |"]
         lines += ["| --- | --- | --- | --- |" + " ---: |" * len(self.metrics) + " --- | ---: |"]
         for code, score in self.languages.items():
             entry = describe(code)
-            values = " | ".join(_number(name, score.values[name]) for name in self.metrics)
+            values = " | ".join(number(name, score.values[name]) for name in self.metrics)
             bounds = score.intervals.get(head)
-            span = f"{_number(head, bounds[0])} to {_number(head, bounds[1])}" if bounds else ""
+            span = f"{number(head, bounds[0])} to {number(head, bounds[1])}" if bounds else ""
             mark = " (trained)" if code in protocol.train_languages else ""
             lines.append(
                 f"| {code} | {entry.name}{mark} | {entry.script} | {entry.family} | {values} | {span} | {score.n} |"
@@ -129,8 +142,10 @@ class Report:
         lines += ["", "| average | " + " | ".join(self.metrics) + " |", "| --- |" + " ---: |" * len(self.metrics)]
         averages = self.averages()
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
-            cells = (_number(metric, averages[metric][name]) for metric in self.metrics)
+            cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+        if not protocol.train_languages:
+            return "\n".join([*lines, ""])
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
             f"{', '.join(protocol.select_languages)}"
@@ -139,16 +154,9 @@ class Report:
         )
         lines += [
             "",
-            f"Trained on {', '.join(protocol.train_languages)} ({protocol.source}), {protocol.steps:,} steps, "
+            f"Trained on {protocol.trained_on()} ({protocol.source}), {protocol.steps:,} steps, "
             f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
             f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
             "",
         ]
         return "\n".join(lines)
-
-
-def _number(metric: str, value: float | None) -> str:
-    """Return a share in percent, anything else with two digits."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if metric == "perplexity" else f"{100 * value:.1f}"

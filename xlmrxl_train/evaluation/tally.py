@@ -16,8 +16,9 @@ class Tally:
         statistics: Metric -> [examples, k], one row per example.
     """
 
-    def __init__(self, task: Task, ids: Sequence[str], file: PredictionFile | None) -> None:
+    def __init__(self, task: Task, split: str, language: str, ids: Sequence[str], file: PredictionFile | None) -> None:
         """Make room for the examples with these ids; their predictions are written to `file`, if there is one."""
+        self.split, self.language = split, language
         self.statistics: dict[str, np.ndarray] = {}
         self.ids, self._task, self._file = ids, task, file
         self._counts = np.zeros(len(ids), dtype=np.int32)
@@ -31,7 +32,7 @@ class Tally:
             return
         self._waiting += predictions
         if len(self._waiting) == len(self.ids):
-            decided, self._waiting = self._task.decide(self._waiting), []
+            decided, self._waiting = self._task.decide(self._waiting, self.split, self.language), []
             self._enter(decided)
 
     def _enter(self, predictions: Sequence[Prediction]) -> None:

@@ -15,7 +15,28 @@ import numpy as np
 
 from xlmrxl_train.errors import ConfigError
 
-NAMES = ("accuracy", "macro_f1", "perplexity")
+NAMES = (
+    "accuracy",
+    "accuracy_forward",
+    "accuracy_backward",
+    "macro_f1",
+    "micro_f1",
+    "multilabel_macro_f1",
+    "pearson",
+    "spearman",
+    "entity_f1",
+    "entity_f1_strict",
+    "pos_f1",
+    "tag_accuracy",
+    "squad_f1",
+    "squad_exact_match",
+    "mlqa_f1",
+    "mlqa_exact_match",
+    "xquad_fair_f1",
+    "xquad_fair_exact_match",
+    "mining_f1",
+    "perplexity",
+)
 
 
 class Metric(Protocol):

@@ -206,6 +206,7 @@ class XLMRobertaXLModel(PreTrained):
         sequences: PackedSequences | None = None,
         encoder_sequences: PackedSequences | None = None,
         first_tokens_only: bool = False,
+        num_layers: int | None = None,
     ) -> ModelOutput:
         """Encode a padded batch as the Hub's model does, or with `sequences` a packed one.
 
@@ -226,6 +227,8 @@ class XLMRobertaXLModel(PreTrained):
             encoder_sequences: The same of packed encoder states.
             first_tokens_only: The caller reads the first token of each sequence alone: the last layer computes no
                 other, and last_hidden_state is [B, D]. Packed encoders that keep no cache, weights or states.
+            num_layers: Stop after so many layers; last_hidden_state is then the last of these' output, without the
+                final layer norm unless they are all. None: all.
 
         Returns:
             last_hidden_state and pooler_output, in the caller's shape; padding positions are zero.
@@ -254,7 +257,7 @@ class XLMRobertaXLModel(PreTrained):
             assert inputs.padding is None and context.cache is None and not self.config.is_decoder
             queries = inputs.sequences.first_only()
             context.first_layout = make_layout(context.layout.backend, queries, context.layout.queries)
-        states_TD, all_states = self.encoder(hidden_TD, context, keep_all=output_hidden_states)
+        states_TD, all_states = self.encoder(hidden_TD, context, keep_all=output_hidden_states, num_layers=num_layers)
         first_BD = states_TD if first_tokens_only else states_TD.index_select(0, inputs.sequences.first_tokens)
         output = ModelOutput(
             last_hidden_state=states_TD,

@@ -181,9 +181,9 @@ class XLMRobertaXLEncoder(nn.Module):
         self._recompute = Recompute(choice)
 
     def forward(
-        self, hidden_states_TD: Tensor, context: LayerContext, *, keep_all: bool = False
+        self, hidden_states_TD: Tensor, context: LayerContext, *, keep_all: bool = False, num_layers: int | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Run all layers.
+        """Run all layers, or the first `num_layers`, which no final layer norm follows.
 
         Returns:
             The final hidden states [T, D], and with `keep_all` the embedding's and every layer's. With
@@ -194,13 +194,16 @@ class XLMRobertaXLEncoder(nn.Module):
         if context.first_layout is not None:
             assert not keep_all and context.attentions is None
             context = replace(context, first_layout=None)
-        for index, layer in enumerate(self.layer):
+        stop = len(self.layer) if num_layers is None else num_layers
+        for index, layer in enumerate(self.layer[:stop]):
             if index == len(self.layer) - 1:
                 context = last_context
             hidden_states_TD = self._recompute.run(layer, index, hidden_states_TD, context)
             if keep_all:
                 kept.append(hidden_states_TD)
-        normed_TD = self.LayerNorm(hidden_states_TD).to(hidden_states_TD.dtype)
+        normed_TD = hidden_states_TD
+        if stop == len(self.layer):
+            normed_TD = self.LayerNorm(hidden_states_TD).to(hidden_states_TD.dtype)
         if not keep_all:
             return normed_TD, None
         return normed_TD, (*kept[:-1], normed_TD)

@@ -3,6 +3,7 @@
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
+from xlmrxl_train.tasks.retrieval import Retrieval
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.tasks.task import Prediction, Task
 from xlmrxl_train.tasks.token_classification import TokenClassification
@@ -11,6 +12,7 @@ TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "masked_language_modelling": MaskedLanguageModelling,
     "token_classification": TokenClassification,
+    "retrieval": Retrieval,
 }
 
 __all__ = ["TASKS", "Prediction", "Task", "make_task"]

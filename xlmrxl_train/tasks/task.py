@@ -91,9 +91,14 @@ class Task(ABC):
             features: The batch's, in its order; all features of an example are in one batch.
         """
 
-    def decide(self, predictions: list[Prediction]) -> list[Prediction]:
+    def decide(self, predictions: list[Prediction], split: str, language: str) -> list[Prediction]:
         """Return the predictions of a whole split and language, decided together; only if `decides_together`."""
         return predictions
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what else must be known to compare its scores, for reports."""
+        return []
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a file of predictions shows of one, in words that JSON can hold."""

@@ -17,33 +17,10 @@ from typing import IO, Any
 
 import yaml
 
-from xlmrxl_train.config import Config, from_dict, leaves, to_dict
+from xlmrxl_train.config import FREE, Config, from_dict, leaves, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.checkpoint import Checkpointer
-
-# Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
-FREE = (
-    "run.",
-    "data.root",
-    "data.cache",
-    "strategy.",
-    "tracker.",
-    "tokenizer.path",  # its content is compared through environment.json
-    "model.attn_implementation",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.max_hours",
-    "train.profile",
-    "train.max_skipped",
-    "train.log_every",
-    "train.recompute",
-    "train.save_model",
-    "train.tokens_per_micro_batch",
-    "evaluate.tokens_per_batch",
-    "evaluate.bootstrap",
-    "evaluate.predictions",
-)
 
 
 class RunFolder:

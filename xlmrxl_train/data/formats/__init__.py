@@ -69,7 +69,15 @@ def read_records(path: Path, format_: str, files: FileSet, wanted: Collection[st
     Raises:
         DataError: The file cannot be read, is empty, or breaks its format.
     """
-    records = READERS[format_](path, files, wanted)
+    return at_least_one(READERS[format_](path, files, wanted), path)
+
+
+def at_least_one(records: Iterator[Record], path: Path) -> Iterator[Record]:
+    """Return `records`.
+
+    Raises:
+        DataError: There is none; the message begins with `path`.
+    """
     first = next(records, None)
     if first is None:
         raise DataError(

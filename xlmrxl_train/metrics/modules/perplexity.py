@@ -9,4 +9,4 @@ class Perplexity(modules.ScoreMetric):
     """See `xlmrxl_train.metrics.perplexity`."""
 
     score: ClassVar = perplexity
-    dtype: ClassVar = "float64"
+    prediction: ClassVar = modules.NUMBER
