@@ -24,15 +24,24 @@ from xlmrxl_train.data.sources import FileSource
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.model import XLMRobertaXLConfig
 from xlmrxl_train.session import SAMPLE_TOKENIZER
-from xlmrxl_train.tasks import Prediction, Task, make_task
+from xlmrxl_train.tasks import TASKS, Prediction, Task, make_task
 
-DATASETS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+DATASETS = sorted(path.stem for path in CONF.glob("*.yaml"))
 ROWS = Path(__file__).parent / "rows"
 STILL_TO_COME: tuple[str, ...] = ()  # data sets whose rows are not written yet
 WITHOUT_GOLD = {"perplexity"}  # metrics that no answer makes perfect
 
 # Kind -> the prediction that a perfect model would make; where there is no entry, it is the reference.
-GOLD: dict[str, Callable[[Prediction], Any]] = {"question_answering": lambda item: item.reference["texts"][-1]}
+GOLD: dict[str, Callable[[Prediction], Any]] = {
+    "question_answering": lambda item: item.reference["texts"][-1],
+    "retrieval": lambda item: _both_ways(item.reference),
+}
+
+
+def _both_ways(reference: Any) -> Any:
+    """Return the position that each direction should find; of mined sentences the list of partners."""
+    return reference if isinstance(reference, list) else [reference, reference]
 
 
 def _next_answer(golds: list[Any], position: int) -> Any:
@@ -62,10 +71,16 @@ def languages_of(name: str) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["language"] for line in lines))
 
 
+def kind_of(name: str) -> str:
+    values = yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8"))
+    return values.get("kind") or kind_of(values["defaults"][0])
+
+
 def opened(name: str, cache: Path) -> tuple[Task, Corpus]:
-    kind = yaml.safe_load((ROWS.parents[2] / "conf" / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))["kind"]
-    words = ["recipe=demo", f"dataset={name}", f"task={kind}", "train.languages=[all]", "data.source=auto"]
-    words += ["task.max_length=384"]
+    kind = kind_of(name)
+    languages = "[all]" if TASKS[kind].trains else "[]"
+    words = ["recipe=demo", f"dataset={name}", f"task={kind}", f"train.languages={languages}", "data.source=auto"]
+    words += ["task.max_length=384"]  # the windows of questions are so long
     config = load_config(words)
     dataset = replace(
         config.dataset,
@@ -97,8 +112,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             assert torch.isfinite(model(**task.empty_batch().inputs).loss_sum)
     predictions = task.predict(output, batch, features)
     if task.decides_together:
-        of_table = [[item for item in predictions if item.table == table] for table in range(len(corpus.tables))]
-        predictions = [item for part in of_table for item in task.decide(part)]
+        predictions = [
+            decided
+            for table, language in enumerate(corpus.languages)
+            for decided in task.decide([item for item in predictions if item.table == table], "test", language)
+        ]
     return Case(dataset=task.dataset, task=task, corpus=corpus, predictions=predictions)
 
 
