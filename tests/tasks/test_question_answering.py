@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from xlmrxl_train import metrics
 from xlmrxl_train.config import DatasetConfig, FilesConfig, FileSet, QuestionAnsweringConfig
@@ -106,6 +108,25 @@ def test_wrong_answers_are_named_with_their_place(tokenizer, answers, message) -
 def test_missing_text_is_named_with_its_place(tokenizer, wrong, message) -> None:
     with pytest.raises(DataError, match=PLACE + message):
         list(task(tokenizer).examples([row(**wrong)]))
+
+
+ANYTHING = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-3, 99), st.floats(), st.sampled_from(["The", "a book", "", " "])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["text", "answer_start"]), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(ANYTHING, st.one_of(ANYTHING, st.text(max_size=30)), st.one_of(ANYTHING, st.text(max_size=30)))
+def test_a_row_becomes_windows_or_one_line_that_names_it(tokenizer, answers, context, question) -> None:
+    try:
+        [windows] = features_of(task(tokenizer), row(answers, context, question))
+        assert windows
+    except DataError as error:
+        assert str(error).startswith("f.json data[0].paragraphs[3].qas[1]: ") and "\n" not in str(error)
 
 
 def test_text_without_tokens_is_named(tokenizer) -> None:
