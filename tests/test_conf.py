@@ -39,7 +39,9 @@ DATASET_OF = {
     "masked_language_modelling": "sample_parallel",
     "causal_language_modelling": "sample_parallel",
     "multiple_choice": "copa",
+    "question_answering": "squad",
     "retrieval": "tatoeba",
+    "token_classification": "udpos",
 }
 
 
@@ -53,7 +55,7 @@ def kind_of(dataset: str) -> str:
 
 @pytest.mark.parametrize("path", CONF, ids=choice)
 def test_choice_composes(path: Path) -> None:
-    overrides = {"recipe": "demo", "data.source": "auto"}
+    overrides = {"recipe": "demo", "data.source": "auto", "task.max_length": "384"}
     group, _, option = choice(path).partition("=")
     overrides[group] = option
     if group == "dataset":
@@ -166,8 +168,8 @@ def test_files_of_a_data_set_exist(dataset: str, shared_data: Path) -> None:
     """Every file that `files` or `sample` names is there, for every language it is said to hold."""
     values = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{dataset}.yaml").read_text(encoding="utf-8"))
     kind = values.get("kind") or kind_of(values["defaults"][0])
-    train = f"train.languages={languages_to_train(kind)}"
-    settings = load_config(["recipe=demo", f"dataset={dataset}", f"task={kind}", train, "data.source=auto"]).dataset
+    words = [f"train.languages={languages_to_train(kind)}", "data.source=auto", "task.max_length=384"]
+    settings = load_config(["recipe=demo", f"dataset={dataset}", f"task={kind}", *words]).dataset
     roots = {"files": shared_data, "sample": REPOSITORY / "xlmrxl_train" / "data" / "sample"}
     for source, root in roots.items():
         splits = getattr(settings, source)

@@ -155,6 +155,30 @@ def test_a_wrong_row_is_named(row: dict[str, object], problem: str, message: str
     assert "d.jsonl:1: " in said and message in said
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.conll", "a\tO\n\nb\tO\nRiga\tB-CITY\n", "t.conll:4: the tag of 'Riga' must be one of O, B-LOC, I-LOC or a"),
+        ("t.conll", "a\tO\nb\n", "t.conll:2: expected 2 columns, found 1. Mend the line, or set the separator"),
+        ("t.conllu", "# text = a\n1\ta\t_\tO\n", "t.conllu:2: expected the 10 columns of CoNLL-U, found 4. Mend the"),
+        ("t.conllu", "# text = a\n1\ta\t_\t_" + "\t_" * 6 + "\n", "t.conllu:2: the tag of 'a' must be one of O, B-LOC"),
+        ("t.jsonl", '{"tokens": ["a"]}\n', "t.jsonl:1: expected a column 'tags', found 'tokens'. Set dataset.columns"),
+    ],
+)
+def test_a_wrong_tag_is_named_before_training(name: str, content: str, message: str, capsys: Capture) -> None:
+    Path("conf/dataset").mkdir(parents=True)
+    sets = f"[{{path: {name}}}]"
+    Path("conf/dataset/d.yaml").write_text(
+        "name: d\nkind: token_classification\nlanguages: [en]\ncolumns: {tokens: tokens, tags: tags}\n"
+        f"labels: [O, B-LOC, I-LOC]\nfiles: {{train: {sets}, validation: {sets}, test: {sets}}}\n"
+    )
+    Path(name).write_text(content)
+    shutil.copytree(SAMPLE, "tok")
+    words = ["recipe=panx", "model=tiny", "dataset=d", "data.root=.", "tokenizer.path=tok", "run.dir=run"]
+    said = refused(capsys, "--config-dir", "conf", *words)
+    assert message in said and len(said.splitlines()) == 1
+
+
 # Folders of models
 
 

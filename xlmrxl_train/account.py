@@ -66,7 +66,7 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         recipe=config.run.recipe,
         model=redact(config.model.path or config.model.name),
         kind=config.task.kind,
-        labelled=session.task.labelled,
+        labelled=session.task.learns_from_labels,
         dataset=config.dataset.name,
         split=split,
         source=session.source.kind,
@@ -124,6 +124,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         say(f"        {len(shots.ids)} shots of {code}, drawn from its {shots.split} split")
     for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
         say(f"        stand-in: {text}")
+    if session.left_out_languages:
+        say(f"        without a test split here, so not scored: {', '.join(session.left_out_languages)}")
     say(
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"

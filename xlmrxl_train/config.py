@@ -93,12 +93,19 @@ class HubConfig:
 
     repository: str = key("", "owner/name")
     revision: str = key("main", "commit, so that scores stay comparable")
-    configuration: str = key("{language}", "{language} stands for the language's code")
+    configuration: str = key(
+        "{language}", "{language} stands for the language's code, {language_name} for its English name"
+    )
+    language_names: dict[str, str] = key({}, "code -> name, where the Hub's name of a language is another")
     train: str | None = key("train", "the Hub's name of the split, or a part of it: train[:99%]; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
+    missing: dict[str, list[str]] = key({}, "split -> languages that have none: {validation: [th]}")
     translated: list[str] = key([], "languages into which a machine translated the training split")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
+    id_prefixes: dict[str, str] = key(
+        {}, "language -> how the ids of its rows begin, where one configuration holds all and no column says which"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -109,7 +116,9 @@ class DatasetConfig:
     kind: str = key("", "the task that reads it: sequence_classification, masked_language_modelling, ...")
     languages: list[str] = key([], "codes as the data set writes them")
     columns: dict[str, str] = key(
-        {}, "role -> column, {language} allowed; roles of a classification are text, text_pair, label"
+        {},
+        "role -> column, {language} allowed; roles of a classification are text, text_pair, label; of words' labels "
+        "tokens, tags; of question answering context, question, answers",
     )
     language_column: str | None = key(None, "the column with the language, where one file holds several")
     id_column: str | None = key(None, "the column with the example's id; null: its row number")
@@ -168,6 +177,18 @@ class MultipleChoiceConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class TokenClassificationConfig(TaskConfig):
+    """One label for every word of a sentence."""
+
+    kind: str = key("token_classification", "set by the choice of task")
+    long: str = key(
+        "split",
+        "split | truncate; split: a sentence of more than max_length - 3 sub-words becomes several sequences, whose "
+        "tags are joined again; truncate: words beyond the first of them are not read and count as predicted O",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
 class LanguageModellingConfig(TaskConfig):
     """What the two kinds of language modelling have in common."""
 
@@ -193,6 +214,19 @@ class CausalLanguageModellingConfig(LanguageModellingConfig):
     """Predict each token of a text from those before it."""
 
     kind: str = key("causal_language_modelling", "set by the choice of task")
+
+
+@dataclass(kw_only=True, slots=True)
+class QuestionAnsweringConfig(TaskConfig):
+    """Find the answer to a question in a text, as a span of its tokens."""
+
+    kind: str = key("question_answering", "set by the choice of task")
+    max_length: int = key(
+        384, "tokens of a window: question, a part of the context, special ones; questions stay whole"
+    )
+    stride: int = key(128, "tokens of the context from the start of a window to the start of the next one")
+    n_best: int = key(20, "starts, and ends, of a window that are paired; answers whose probabilities add up to 1")
+    max_answer_length: int = key(30, "tokens of the longest answer that is predicted")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -381,7 +415,9 @@ class TrainConfig:
 class EvaluateConfig:
     """When and on what the model is scored."""
 
-    languages: list[str] = key([], "languages to score; empty: every language of the data set")
+    languages: list[str] = key(
+        [], "languages to score; empty: every language of the data set whose test split the source has"
+    )
     every: int | None = key(
         None, "optimizer steps between looks at the validation split; null: once per epoch; 0: never"
     )
@@ -446,6 +482,8 @@ VARIANTS: dict[str, dict[str, type]] = {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
         "causal_language_modelling": CausalLanguageModellingConfig,
+        "question_answering": QuestionAnsweringConfig,
+        "token_classification": TokenClassificationConfig,
         "retrieval": RetrievalConfig,
         "multiple_choice": MultipleChoiceConfig,
     },

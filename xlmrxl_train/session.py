@@ -157,8 +157,17 @@ class Session:
 
     @property
     def evaluate_languages(self) -> list[str]:
-        """Return the languages to score."""
-        return list(self.config.evaluate.languages or self.config.dataset.languages)
+        """Return the languages to score: those asked for, else those whose test split the source has, else all."""
+        known = self.config.dataset.languages
+        held = [code for code in known if self.source.has("test", code)]
+        return list(self.config.evaluate.languages or held or known)
+
+    @property
+    def left_out_languages(self) -> list[str]:
+        """Return the data set's languages that are not scored because the source lacks them."""
+        if self.config.evaluate.languages:
+            return []
+        return [code for code in self.config.dataset.languages if code not in self.evaluate_languages]
 
     @property
     def select_languages(self) -> list[str]:

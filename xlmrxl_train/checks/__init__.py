@@ -221,6 +221,11 @@ def _faults_between_keys(config: Config) -> list[str]:
         )
     if not dataset.languages:
         faults.append("dataset.languages must name at least one language, got none.")
+    prefixes = dataset.hub.id_prefixes if dataset.hub else {}
+    if prefixes and (missing := [code for code in dataset.languages if not prefixes.get(code)]):
+        faults.append(f"dataset.hub.id_prefixes must have one for every language, got none for {', '.join(missing)}.")
+    if prefixes and dataset.id_column is None:
+        faults.append("dataset.hub.id_prefixes needs dataset.id_column, got null. Name the column with the ids.")
     if config.data.source == "files" and not config.data.root:
         faults.append("data.source=files needs data.root, got null. Set data.root=<folder of the data set's files>.")
     for source in ("hub", "files", "sample"):

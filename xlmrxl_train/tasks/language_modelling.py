@@ -22,7 +22,7 @@ _LINES = 1000  # rows tokenised at a time
 class LanguageModelling(Task):
     """Roles: text, text_pair (optional, its translation). Kinds differ in `collate`: which tokens are predicted."""
 
-    labelled: ClassVar[bool] = False
+    learns_from_labels: ClassVar[bool] = False
     default_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
     def __init__(self, config: LanguageModellingConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
