@@ -29,6 +29,7 @@ from xlmrxl_train.parallel import (
     Statement,
     Strategy,
     World,
+    check_engine,
     check_memory,
     differences,
     make_strategy,
@@ -91,8 +92,10 @@ class Session:
         for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
             language(code)  # reports name it; better refused now than after training
         outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
-        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
-            console.say(warning)
+        if training is not None:
+            if warning := check_memory(world, config.strategy, outline, training=training):
+                console.say(warning)
+            check_engine(world, config.strategy, outline)
         return session
 
     @property
