@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from engines import DIVIDED, WORDS, assert_same, launch, tensors
+from engines import DIVIDED, STEPS, WORDS, assert_same, environment, launch, tensors
 
+from tests.torchrun import torchrun
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.zero_needs import require_aio
@@ -103,3 +104,15 @@ def test_checkpoints_go_from_and_to_the_disk(folder: Path, tmp_path: Path) -> No
         assert all(torch.equal(saved[name], loaded[name]) for name in saved), (source, target)
         bound = 0.0 if source == target else 1e-5
         assert_same(tensors(tmp_path / source / "whole"), tensors(out / "more"), bound)
+
+
+def test_a_run_leaves_no_file_on_the_disk(folder: Path, tmp_path: Path) -> None:
+    disk = [f"strategy.nvme_path={tmp_path / 'disk'}", f"run.dir={tmp_path / 'run'}", "train.max_steps=2"]
+    program = STEPS.parents[2] / "xlmrxl_train" / "__main__.py"
+    words = [*WORDS, *LARGER, *NVME, *disk, "evaluate.languages=[en]", "evaluate.bootstrap=0"]
+    done = torchrun(program, *words, **environment(folder / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.json").is_file()
+    assert [file.name for file in sorted((tmp_path / "disk").rglob("*")) if file.is_file()] == [
+        "rank0.lock", "rank1.lock",
+    ]  # fmt: skip
