@@ -49,7 +49,7 @@ class Cluster:
 
     def wait(self, job: str, state: str) -> None:
         """Wait until a job is in a state."""
-        wait_until(lambda: self.state(job).startswith(state), f"job {job} {state}")
+        wait_until(lambda: self.state(job).startswith(state), f"job {job} {state}", 300)
 
     def said(self, job: str) -> str:
         """Return what a job wrote."""
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_a_warned_job_is_requeued_goes_on_and_finishes(cluster, tmp_path) -> None:
     folder = tmp_path / "run"
-    words = [*LONG, "train.max_steps=1500", f"run.dir={folder}"]
+    words = [*LONG, "train.max_steps=400", f"run.dir={folder}"]
     job = cluster.submit(*words)
     last = wait_for_steps(folder)
     cluster("scancel", "--batch", "--signal=USR1", job)  # what SLURM sends before the time limit
