@@ -65,6 +65,8 @@ def test_choice_composes(path: Path) -> None:
     if group == "task":
         overrides["dataset"] = DATASET_OF.get(option, "sample_nli")
         overrides["train.languages"] = languages_to_train(option)
+    if option == "zero3_nvme":
+        overrides["strategy.nvme_path"] = "/fast"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])
     section = getattr(config, group)
     if group in VARIANTS:

@@ -319,6 +319,19 @@ def test_a_damaged_charsmap_is_named(charsmap: str, capsys: Capture) -> None:
     [
         (["dataset.skip_labels=[entailment,neutral,contradiction]"], "train split of en: expected examples, got none."),
         (["model.max_position_embeddings=64", "task.max_length=63"], "task.max_length must be at most model.max_pos"),
+        (
+            ["strategy=zero3_nvme"],
+            "strategy.nvme_path must be a folder on a local disk, got null. Give strategy",
+        ),
+        (["strategy=zero3_nvme", "strategy.nvme_path=x"], "strategy.nvme_path must be an absolute path, got 'x'."),
+        (
+            ["strategy=zero3", "strategy.hierarchical_size=2", "strategy.device=cpu"],
+            "strategy.hierarchical_size must divide the number of ranks, 1, got 2. Use the number of GPUs of a machine",
+        ),
+        (
+            ["strategy=zero3", "strategy.quantized_gradients=true", "strategy.device=cpu"],
+            "strategy.quantized_gradients must be false on cpu, got true: DeepSpeed quantizes in CUDA alone. Leave it",
+        ),
         (["-m", "seed=1,2", "--cfg", "job"], "--cfg shows one configuration, -m makes many. Leave one of them out."),
     ],
 )

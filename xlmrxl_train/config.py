@@ -341,8 +341,11 @@ class Zero3NvmeConfig(Zero3OffloadConfig):
     """ZeRO-3 with moments and float32 weights on a local disk."""
 
     name: str = key("zero3_nvme", "set by the choice of strategy")
-    nvme_path: str | None = key(None, "folder on a fast local disk; must be given")
-    offload_parameters: bool = key(False, "parameters on the disk too; false: on the device")
+    nvme_path: str | None = key(None, "folder on a fast local disk, for one run alone; must be given")
+    sub_group_mb: float = key(
+        1000.0, "megabytes of float32 weights read, moved and written together; 4 times as much memory is page-locked"
+    )
+    offload_parameters: bool = key(False, "parameters in host memory; false: on the device")
 
 
 @dataclass(kw_only=True, slots=True)

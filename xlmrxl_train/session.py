@@ -31,6 +31,7 @@ from xlmrxl_train.parallel import (
     Statement,
     Strategy,
     World,
+    check_engine,
     check_memory,
     differences,
     make_strategy,
@@ -119,8 +120,10 @@ class Session:
                 "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
             )
         training = training and task.trains
-        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
-            console.say(warning)
+        if training is not None:
+            if warning := check_memory(world, config.strategy, outline, training=training):
+                console.say(warning)
+            check_engine(world, config.strategy, outline)
         return session
 
     @property

@@ -15,6 +15,7 @@ STRATEGIES = {
     "zero1": (2, ["strategy=zero1"]),
     "zero2": (2, ["strategy=zero2"]),
     "zero3": (2, ["strategy=zero3", *DIVIDED]),
+    "zero3_hierarchical": (4, ["strategy=zero3", *DIVIDED, "strategy.hierarchical_size=2"]),
     "zero3_offload": (2, ["strategy=zero3_offload", *DIVIDED, "strategy.pin_memory=false"]),
 }
 CUTS = {1: [], 2: ["train.tokens_per_micro_batch=512"], 4: ["train.tokens_per_micro_batch=256"]}
@@ -50,7 +51,7 @@ def single(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path,
 @pytest.mark.parametrize("strategy", [
     "ddp", "fsdp2", "zero3",
     *(pytest.param(name, marks=pytest.mark.slow) for name in (
-        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_offload")),
+        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_hierarchical", "zero3_offload")),
 ])  # fmt: skip
 def test_three_steps_are_those_of_one_process(strategy, single, cache, tmp_path) -> None:
     reference, expected = single

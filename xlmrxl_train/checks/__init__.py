@@ -9,7 +9,7 @@ from typing import Any
 
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
-from xlmrxl_train.config import Config, leaves
+from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves
 from xlmrxl_train.errors import ConfigError
 
 # Keys that take one of a few words.
@@ -110,6 +110,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.allgather_bucket_mb",
             "strategy.shard_size",
             "strategy.hierarchical_size",
+            "strategy.sub_group_mb",
             "train.max_steps",
             "train.batch_size",
             "train.tokens_per_micro_batch",
@@ -148,6 +149,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
     "run.name": ("a folder's name of 1 to 250 characters, without ..", _is_folder_name),
     "run.dir": ("a folder, with names of at most 250 characters", lambda value: bool(value) and _fits(value)),
+    "strategy.nvme_path": ("an absolute path", lambda value: value.startswith("/") and _fits(value)),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
     "train.recompute": (
         "none | full | selective | every_<n> with n from 2",
@@ -193,6 +195,8 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"task.max_length must be at most model.max_position_embeddings - 2 = {positions - 2}, "
             f"got {config.task.max_length}."
         )
+    if isinstance(config.strategy, Zero3NvmeConfig) and config.strategy.nvme_path is None:
+        faults.append("strategy.nvme_path must be a folder on a local disk, got null. Give strategy.nvme_path.")
     if config.train.tokens_per_micro_batch < config.task.max_length:
         faults.append(
             f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
