@@ -129,7 +129,8 @@ def test_a_run_without_training_writes_rows(tmp_path: Path) -> None:
     for code, texts in (("pes", foreign), ("eng", english)):
         (tmp_path / f"retrieval/tatoeba/tatoeba.pes-eng.{code}").write_text("\n".join(texts) + "\n", encoding="utf-8")
     words = [
-        "recipe=tatoeba", "model=tiny", "task.layer=1", "data.source=files", f"data.root={tmp_path}", "evaluate.languages=[pes]",
+        "recipe=tatoeba", "model=tiny", "task.layer=1", "data.source=files", f"data.root={tmp_path}",
+        "evaluate.languages=[pes]",
         f"tokenizer.path={SAMPLE_TOKENIZER}", "evaluate.submission=xtreme", f"run.dir={tmp_path / 'run'}",
     ]  # fmt: skip
     train(load_config(words))
