@@ -23,6 +23,7 @@ BROKEN = {
     "between 0 and 1": 1.5,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
+    "1 or more": 0.5,
     "mean | first": "max",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
@@ -183,7 +184,18 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
             {"text": "a", "label": "b"},
             "dataset.columns has no role 'label'. Its roles are text, text_pair.",
         ),
-        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy.",
+        ),
+        ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
+        (
+            "task.join",
+            "lines",
+            "task.join=lines is for rows of one text, and sample parallel has pairs (the role text_pair). "
+            "Set task.join=none.",
+        ),
     ],
 )
 def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
@@ -315,6 +327,86 @@ def test_the_metrics_of_a_problem_suit_it(problem: str, recipe: Callable[[], Con
     assert METRICS[problem] == SequenceClassification.metrics_of[problem]
 
 
+def test_causal_language_modelling_reads_what_masked_does() -> None:
+    causal = load_config(["recipe=clm", "dataset=sample_parallel", "task.join=none"])
+    assert faults_of(causal) == [] and causal.dataset.kind == "masked_language_modelling"
+    put(put(causal, "dataset.metrics", ["accuracy"]), "task.join", "x")
+    faults = faults_of(causal)
+    assert faults[0] == "task.join must be none | lines | documents, got 'x'."
+    assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.long", "cut", "task.long must be split | truncate, got 'cut'."),
+        ("dataset.skip_labels", ["_"], "dataset.skip_labels leaves out rows of a classification, not words, got _. Re"),
+        ("dataset.labels", ["O"], "dataset.labels must name at least two classes, got ['O']."),
+        ("dataset.labels", ["O", "B-X", "O"], "dataset.labels must differ from one another, got O more than once."),
+        ("dataset.label_values", {"0": "I-MISC"}, "dataset.label_values must lead to dataset.labels, got I-MISC."),
+        (
+            "dataset.columns",
+            {"tokens": "a", "tags": "b", "label": "c"},
+            "dataset.columns has no role 'label'. Its roles are tokens, tags.",
+        ),
+        (
+            "dataset.columns",
+            {"tokens": "a"},
+            "dataset.columns must name a column for tags, got {'tokens': 'a'}. Add tags: <column>.",
+        ),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (entity_f1, entity_f1_strict, pos_f1, tag_accuracy), got accuracy. Cho",
+        ),
+        ("train.languages", ["xx"], "train.languages must be languages of PAN-X, got xx. It has en, af, ar, "),
+    ],
+)
+def test_token_classification(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=panx"]), key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task.stride", 0, "task.stride must be greater than 0, got 0."),
+        ("task.n_best", 0, "task.n_best must be greater than 0, got 0."),
+        ("task.max_answer_length", -1, "task.max_answer_length must be greater than 0, got -1."),
+        (
+            "task.max_length",
+            132,
+            "task.stride must be below task.max_length - 4 = 128, so that no token is left out, got 128. "
+            "Lower task.stride or raise task.max_length.",
+        ),
+        (
+            "dataset.columns",
+            {"question": "q"},
+            "dataset.columns must name a column for context, got {'question': 'q'}. Add context: <column>.",
+        ),
+        (
+            "dataset.columns",
+            {"question": "q", "context": "c", "answer": "a"},
+            "dataset.columns has no role 'answer'. Its roles are context, question, answers.",
+        ),
+        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (squad_f1, squad_exact_match, mlqa_f1, "),
+        (
+            "dataset.hub.id_prefixes",
+            {"en": "english-", "sw": "swahili-"},
+            "dataset.hub.id_prefixes must have one for every language, got none for ar, bn, fi, id, ko, ru, te.",
+        ),
+        (
+            "dataset.id_column",
+            None,
+            "dataset.hub.id_prefixes needs dataset.id_column, got null. Name the column with the ids.",
+        ),
+    ],
+)
+def test_question_answering(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=tydiqa"]), key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
     config = put(put(recipe(), "seed", -1), "task.max_length", 7)
     with pytest.raises(ConfigError) as caught:
@@ -332,6 +424,10 @@ def test_faults_of_retrieval() -> None:
         "dataset.columns must name a column for text_pair, got {'text': 'a', 'label': 'b'}. Add text_pair: <column>.",
     ]
     config = load_config(["recipe=bucc"])
+    config.train.shots = 3
+    wanted = "mixture and train.shots are for training, and retrieval trains nothing. Leave them out."
+    assert faults_of(config) == [wanted]
+    config.train.shots = 0
     config.dataset.columns = {"text": "a", "gold": "b"}
     assert faults_of(config) == [
         "dataset.columns must name a column for side, got {'text': 'a', 'gold': 'b'}. Add side: <column>."

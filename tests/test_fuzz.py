@@ -12,13 +12,25 @@ from hypothesis import strategies as st
 
 from xlmrxl_train.cli import main
 from xlmrxl_train.cli.typed import keys_of
-from xlmrxl_train.config import Config, DataConfig, DatasetConfig, FilesConfig, FileSet, SequenceClassificationConfig
+from xlmrxl_train.config import (
+    Config,
+    DataConfig,
+    DatasetConfig,
+    FilesConfig,
+    FileSet,
+    SequenceClassificationConfig,
+    TokenClassificationConfig,
+)
 from xlmrxl_train.data.formats import READERS
 from xlmrxl_train.data.sources import open_source
+from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import UserError
+from xlmrxl_train.session import SAMPLE_TOKENIZER
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
+from xlmrxl_train.tasks.token_classification import TokenClassification
 
 FUZZ = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+TOKENIZER = Tokenizer.from_path(SAMPLE_TOKENIZER)
 KEYS = st.sampled_from([key.name for key in keys_of(Config, {})] + ["model", "task", "strategy", "dataset", "nope.x"])
 PIECES = st.sampled_from(
     ["", "null", "true", "-1", "1e999", "nan", "[", "]", "[a,b]", "{a: 1}", "${seed}", "${", "'", '"', "\\", ",", "=",
@@ -88,3 +100,19 @@ def test_any_bytes_are_read_or_refused(content: bytes, kind: str, header: bool, 
         with contextlib.suppress(UserError):
             source = open_source(dataset, DataConfig(source="files", root=folder))
             list(task.examples(source.rows("train", "en")))
+
+
+@settings(FUZZ, max_examples=100)
+@given(BYTES, st.sampled_from(sorted(READERS)))
+def test_any_bytes_are_sentences_of_tagged_words_or_refused(content: bytes, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "d").write_bytes(content)
+        dataset = DatasetConfig(
+            name="d", languages=["en"], columns={"tokens": "tokens", "tags": "tags"}, labels=["a", "X"],
+            files=FilesConfig(train=[FileSet(path="d", format=kind)]),
+        )  # fmt: skip
+        task = TokenClassification(TokenClassificationConfig(), dataset, TOKENIZER)
+        with contextlib.suppress(UserError):
+            source = open_source(dataset, DataConfig(source="files", root=folder))
+            examples = list(task.examples(source.rows("train", "en")))
+            assert all(task.encode(examples))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from xlmrxl_train.cli import main
 from xlmrxl_train.cli.compose import load_config
+from xlmrxl_train.config import VARIANTS
 from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification
 from xlmrxl_train.model.weights import SafetensorsReader, TorchReader, open_checkpoint
@@ -97,7 +98,7 @@ def test_a_wrong_value_is_named(word: str, message: str, capsys: Capture) -> Non
         ("defaults: 5", "recipe=r cannot be composed: Invalid defaults list"),
         ("task: hello", "task must be a mapping of keys to values, got hello"),
         ("train: [1]", "the chosen files cannot be merged"),
-        ("task: {kind: other}", "task.kind must be sequence_classification | masked_language_modelling | "),
+        ("task: {kind: other}", f"task.kind must be {' | '.join(VARIANTS['task'])}, got 'other'."),
         ("dataset: {labels: 5}", "dataset.labels must be a list, e.g. dataset.labels=[a,b], got 5."),
     ],
 )
@@ -152,6 +153,30 @@ def test_a_wrong_row_is_named(row: dict[str, object], problem: str, message: str
     shutil.copytree(SAMPLE, "tok")
     said = refused(capsys, "--config-dir", "conf", *TINY, *words)
     assert "d.jsonl:1: " in said and message in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.conll", "a\tO\n\nb\tO\nRiga\tB-CITY\n", "t.conll:4: the tag of 'Riga' must be one of O, B-LOC, I-LOC or a"),
+        ("t.conll", "a\tO\nb\n", "t.conll:2: expected 2 columns, found 1. Mend the line, or set the separator"),
+        ("t.conllu", "# text = a\n1\ta\t_\tO\n", "t.conllu:2: expected the 10 columns of CoNLL-U, found 4. Mend the"),
+        ("t.conllu", "# text = a\n1\ta\t_\t_" + "\t_" * 6 + "\n", "t.conllu:2: the tag of 'a' must be one of O, B-LOC"),
+        ("t.jsonl", '{"tokens": ["a"]}\n', "t.jsonl:1: expected a column 'tags', found 'tokens'. Set dataset.columns"),
+    ],
+)
+def test_a_wrong_tag_is_named_before_training(name: str, content: str, message: str, capsys: Capture) -> None:
+    Path("conf/dataset").mkdir(parents=True)
+    sets = f"[{{path: {name}}}]"
+    Path("conf/dataset/d.yaml").write_text(
+        "name: d\nkind: token_classification\nlanguages: [en]\ncolumns: {tokens: tokens, tags: tags}\n"
+        f"labels: [O, B-LOC, I-LOC]\nfiles: {{train: {sets}, validation: {sets}, test: {sets}}}\n"
+    )
+    Path(name).write_text(content)
+    shutil.copytree(SAMPLE, "tok")
+    words = ["recipe=panx", "model=tiny", "dataset=d", "data.root=.", "tokenizer.path=tok", "run.dir=run"]
+    said = refused(capsys, "--config-dir", "conf", *words)
+    assert message in said and len(said.splitlines()) == 1
 
 
 # Folders of models
@@ -294,6 +319,19 @@ def test_a_damaged_charsmap_is_named(charsmap: str, capsys: Capture) -> None:
     [
         (["dataset.skip_labels=[entailment,neutral,contradiction]"], "train split of en: expected examples, got none."),
         (["model.max_position_embeddings=64", "task.max_length=63"], "task.max_length must be at most model.max_pos"),
+        (
+            ["strategy=zero3_nvme"],
+            "strategy.nvme_path must be a folder on a local disk, got null. Give strategy",
+        ),
+        (["strategy=zero3_nvme", "strategy.nvme_path=x"], "strategy.nvme_path must be an absolute path, got 'x'."),
+        (
+            ["strategy=zero3", "strategy.hierarchical_size=2", "strategy.device=cpu"],
+            "strategy.hierarchical_size must divide the number of ranks, 1, got 2. Use the number of GPUs of a machine",
+        ),
+        (
+            ["strategy=zero3", "strategy.quantized_gradients=true", "strategy.device=cpu"],
+            "strategy.quantized_gradients must be false on cpu, got true: DeepSpeed quantizes in CUDA alone. Leave it",
+        ),
         (["-m", "seed=1,2", "--cfg", "job"], "--cfg shows one configuration, -m makes many. Leave one of them out."),
     ],
 )

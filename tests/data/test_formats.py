@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from xlmrxl_train.config import FileSet
+from xlmrxl_train.data.examples import place_of_token
 from xlmrxl_train.data.formats import READERS, format_of, read_records
 from xlmrxl_train.errors import ConfigError, DataError, UserError
 
@@ -342,7 +343,40 @@ def test_json_without_end(tmp_path: Path) -> None:
 
 def test_conllu_with_a_wrong_id(tmp_path: Path) -> None:
     message = fault(tmp_path / "a.conllu", "\n" + WORD.format("one", "a", "X"))
+    assert message == (
+        "a.conllu:2: expected the id 1 of the next word, a range (1-2) or an empty node (1.1), found 'one'. "
+        "Mend the line."
+    )
+
+
+def test_conllu_with_a_word_that_is_missing(tmp_path: Path) -> None:
+    content = "# text = a b\n" + WORD.format("1", "a", "X") + WORD.format("3", "b", "X")
+    message = fault(tmp_path / "a.conllu", content)
+    assert message.startswith(
+        "a.conllu:3: expected the id 2 of the next word, a range (1-2) or an empty node (1.1), found"
+    )
+
+
+def test_a_conllu_sentence_of_no_sense_is_named(tmp_path: Path) -> None:
+    message = fault(tmp_path / "a.conllu", "\n" + WORD.format("2-1", "a", "X"))
     assert message.startswith("a.conllu:2: expected a CoNLL-U sentence, found ") and message.endswith(". Mend it.")
+
+
+def test_a_token_has_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.conllu").write_text(
+        "# text = vámonos\n"
+        + WORD.format("1-2", "vámonos", "_")
+        + WORD.format("1", "vamos", "VERB")
+        + WORD.format("1.1", "e", "X")
+        + WORD.format("2", "nos", "PRON")
+    )
+    (tmp_path / "a.conll").write_text("-DOCSTART-\tO\n\na\tO\n-DOCSTART-\tO\nb\tO\n")
+    for name, lines in (("a.conllu", [3, 5]), ("a.conll", [3, 5])):
+        file = tmp_path / name
+        [(where, values)] = read_records(file, name[2:], FileSet(path="x"), ())
+        assert len(values["tokens"]) == 2
+        assert [place_of_token(where, index) for index in (0, 1)] == [f"{file}:{line}" for line in lines]
+    assert place_of_token("owner/name/en/train row 7", 0) == "owner/name/en/train row 7, token 1"
 
 
 def test_broken_parquet(tmp_path: Path) -> None:
@@ -372,7 +406,7 @@ def test_formats_by_name(tmp_path: Path) -> None:
         "conllu",
     ]
     assert named("a.xyz", "conll") == "conll"
-    choices = "tsv | csv | jsonl | parquet | conll | conllu | squad | text"
+    choices = "tsv | csv | jsonl | parquet | conll | conllu | squad | text | udhr"
     with pytest.raises(ConfigError) as caught:
         named("tatoeba.afr-eng.afr")
     assert str(caught.value) == (

@@ -1,11 +1,15 @@
 """Rows from the Hub, through the real `datasets` library and a small local server that speaks the Hub's protocol."""
 
+import io
 import json
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 from hub_server import HubServer
+from pyarrow import parquet
 
+from xlmrxl_train import load_config
 from xlmrxl_train.config import DatasetConfig, HubConfig
 from xlmrxl_train.data.hub_rows import HubSource
 
@@ -77,6 +81,33 @@ def test_rows_of_two_configurations_and_a_pinned_commit(hub_server: HubServer, r
     assert offline[2].endswith("Fetch it on a machine with a network, or name a local folder.")
 
 
+def test_a_part_of_a_split(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    nli = {"repository": "team/nli", "train": "train[:75%]", "validation": "train[75%:]"}
+    first, rest = ask(
+        run_python, hub_server.url, {"hub": nli, "of": ["train", "en"]}, {"hub": nli, "of": ["validation", "en"]}
+    )
+    assert [row[1]["text_pair"] for row in first[0]] == ["train 0", "train 1", "train 2"]
+    assert [row[1]["text_pair"] for row in rest[0]] == ["train 3"] and first[1] != rest[1]
+    assert rest[0][0][2] == "team/nli/en/train[75%:] row 0"
+
+
+def test_rows_of_a_language_are_known_by_their_ids(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    prefixes = {"en": "en premise 0", "de": "en premise 2", "fr": "fr"}  # all in the configuration "en"
+    hub = {"repository": "team/nli", "configuration": "en", "id_prefixes": prefixes}
+    en, de, fr = ask(
+        run_python,
+        hub_server.url,
+        *({"hub": hub, "of": ["test", code], "id_column": "premise"} for code in ("en", "de", "fr")),
+    )
+    assert [row[0] for row in en[0]] == ["en premise 0 again"] and en[0][0][2] == "team/nli/en/test row 0"
+    assert [row[0] for row in de[0]] == ["en premise 2 again"] and de[0][0][2] == "team/nli/en/test row 2"
+    assert en[1] != de[1]
+    assert fr == (
+        "DataError: team/nli/en/test: expected rows whose id begins with 'fr', found none. "
+        "Check dataset.hub and dataset.languages."
+    )
+
+
 def test_faults(hub_server: HubServer, run_python: Callable[..., str]) -> None:
     nli, url = {"repository": "team/nli"}, hub_server.url
     answers = ask(
@@ -120,3 +151,39 @@ def test_has_needs_no_network() -> None:
     source = HubSource(DatasetConfig(languages=["en"]), HubConfig(repository="a/b", test=None))
     assert source.has("train", "en") and not source.has("test", "en") and not source.has("train", "de")
     assert source.stand_ins("train", "en") == []
+
+
+def test_a_split_may_be_missing_in_some_languages() -> None:
+    hub = HubConfig(repository="a/b", missing={"validation": ["th"]})
+    source = HubSource(DatasetConfig(languages=["en", "th"]), hub)
+    assert source.has("validation", "en") and source.has("test", "th") and not source.has("validation", "th")
+
+
+def test_configurations_may_be_named_after_languages() -> None:
+    udpos = load_config(["recipe=udpos"]).dataset
+    assert udpos.hub is not None
+    source = HubSource(udpos, udpos.hub)
+    named = [source._configuration(code) for code in udpos.languages]
+    assert (
+        named
+        == """udpos.English udpos.Afrikaans udpos.Arabic udpos.Bulgarian udpos.German udpos.Greek udpos.Spanish
+    udpos.Estonian udpos.Basque udpos.Persian udpos.Finnish udpos.French udpos.Hebrew udpos.Hindi udpos.Hungarian
+    udpos.Indonesian udpos.Italian udpos.Japanese udpos.Kazakh udpos.Korean udpos.Marathi udpos.Dutch udpos.Portuguese
+    udpos.Russian udpos.Tamil udpos.Telugu udpos.Thai udpos.Tagalog udpos.Turkish udpos.Urdu udpos.Vietnamese
+    udpos.Yoruba udpos.Chinese""".split()
+    )
+
+
+def test_rows_of_a_configuration_named_after_a_language(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    """The Hub's layout of UDPOS: numbers for tags."""
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"tokens": [["Das", "Rad"]], "pos_tags": [[5, 7]]}), file)
+    folder = "udpos.German"
+    card = f"---\nconfigs:\n- config_name: {folder}\n  data_files:\n  - split: test\n    path: {folder}/test-*\n---\n"
+    hub_server.commit(
+        "datasets", "team/pos", {"README.md": card.encode(), f"{folder}/test-00000-of-00001.parquet": file.getvalue()}
+    )
+    hub = {"repository": "team/pos", "configuration": "udpos.{language_name}", "columns": {"tags": "pos_tags"}}
+    columns = {"tokens": "tokens", "tags": "tags"}
+    [german] = ask(run_python, hub_server.url, {"hub": hub, "of": ["test", "de"], "columns": columns})
+    assert german[0] == [["0", {"tokens": ["Das", "Rad"], "tags": [5, 7]}, "team/pos/udpos.German/test row 0"]]

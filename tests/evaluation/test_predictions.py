@@ -84,3 +84,17 @@ def test_a_task_may_decide_about_all_examples_together() -> None:
     assert tally.statistics["accuracy"].tolist() == [[0.0], [1.0], [1.0]]
     tally.add([Prediction(table=0, example=0, prediction=0, reference=0)])
     assert tally.doubled == [0]
+
+
+def test_predictions_without_gold_are_written_and_not_scored(tmp_path: Path) -> None:
+    dataset = DatasetConfig(name="x", labels=["a", "b"], columns={"text": "t", "label": "l"})
+    task = SequenceClassification(SequenceClassificationConfig(), dataset, None)  # type: ignore[arg-type]
+    task.labelled = False
+    tally = Tally(task, ["x", "y"], PredictionFile(tmp_path / "en.jsonl", 2))
+    tally.add([Prediction(table=0, example=place, prediction=place, reference=None) for place in (1, 0)])
+    tally.close()
+    assert not tally.statistics and not tally.missing
+    assert lines_of(tmp_path / "en.jsonl") == [
+        {"id": "x", "prediction": "a", "reference": None},
+        {"id": "y", "prediction": "b", "reference": None},
+    ]

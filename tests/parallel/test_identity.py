@@ -1,6 +1,8 @@
 """The same run, however it is cut: gradients over micro-batches and ranks, scores over ranks."""
 
+import gzip
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from engines import DIVIDED
 
 from tests.torchrun import torchrun
+from xlmrxl_train.session import SAMPLE_TOKENIZER
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -23,12 +26,46 @@ SMALL = [
     "model.attention_probs_dropout_prob=0",
 ]
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=25"]
+# Two training sets in two languages, of 25 and 10 examples, of which an epoch of 35 has 20 and 15 by temperature 3.
+SAMPLED = [
+    "train.sampling_temperature=3", "train.languages=[en,fr]", "data.limit=25", "mixture.a=sample_nli",
+    "mixture.a.languages=[en]", "mixture.b=sample_nli", "mixture.b.languages=[fr]",
+    "mixture.b.sample.train.0.part=[0.0,0.0125]",
+]  # fmt: skip
+CAUSAL = [
+    "recipe=clm", "model=tiny", "dataset=sample_parallel", "task.join=none", "train.languages=[de,zh]", "data.limit=25",
+]  # fmt: skip
+TAGGED = [
+    "recipe=panx",
+    "model=tiny",
+    f"tokenizer.path={SAMPLE_TOKENIZER}",
+    "task.max_length=16",
+    "train.languages=[en]",
+]
+ASKED = [
+    "recipe=tydiqa",
+    "model=tiny",
+    f"tokenizer.path={SAMPLE_TOKENIZER}",
+    "task.max_length=40",
+    "task.stride=8",
+    "train.languages=[en]",
+]
 CUT = ["train.tokens_per_micro_batch=48", "task.max_length=48"]
 JOBS = {
     "classification": ["gradients"],
     "classification, cut": ["gradients", *CUT],
     "masked": ["gradients", *MASKED],
     "masked, cut": ["gradients", *MASKED, *CUT],
+    "sampled": ["gradients", *SAMPLED],
+    "sampled, cut": ["gradients", *SAMPLED, *CUT],
+    "causal": ["gradients", *CAUSAL],
+    "causal, cut": ["gradients", *CAUSAL, *CUT],
+    "tags": ["gradients", *TAGGED],
+    "tags, cut": ["gradients", *TAGGED, "train.tokens_per_micro_batch=48"],
+    "scores of tags": ["scores", *TAGGED, "evaluate.tokens_per_batch=300", "evaluate.bootstrap=20"],
+    "questions": ["gradients", *ASKED],
+    "questions, cut": ["gradients", *ASKED, "train.tokens_per_micro_batch=128"],
+    "scores of questions": ["scores", *ASKED, "evaluate.tokens_per_batch=600", "evaluate.bootstrap=20"],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
     "few scores": ["scores", "evaluate.languages=[en]", "data.limit=5", "evaluate.bootstrap=0"],  # one batch in all
@@ -38,6 +75,39 @@ JOBS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("identity")
+
+
+def write_tagged_sentences(folder: Path) -> None:
+    """Write sentences in PAN-X's files, most of them longer than a sequence."""
+    draw = random.Random(0)
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+        index = "0\t" if "test" in name else ""
+        sentences = [
+            "".join(
+                f"{index}{draw.choice(['the', 'girl', 'แม่', 'x1y2'])}\t{draw.choice(['O', 'B-PER'])}\n"
+                for _ in range(n)
+            )
+            for n in range(1, 51)
+        ]
+        (folder / "ner/panx" / name).parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / "ner/panx" / f"{name}.gz", "wt", encoding="utf-8") as stream:
+            stream.write("\n".join(sentences))
+
+
+def write_questions(folder: Path) -> None:
+    """Write questions in TyDiQA's files, most of them with a context of several windows."""
+    draw = random.Random(0)
+    for name in ("train/english_tydiqa_train", "dev/english_tydiqa_dev", "dev/korean_tydiqa_dev"):
+        paragraphs = []
+        for n in range(5, 55):
+            words = [draw.choice(["the", "girl", "man", "a", "book"]) for _ in range(n)]
+            first = draw.randrange(n)
+            answer = {"text": words[first], "answer_start": len(" ".join([*words[:first], ""]))}
+            question = {"id": str(n), "question": "the man reads", "answers": [answer]}
+            paragraphs.append({"context": " ".join(words), "qas": [question]})
+        (folder / "qa/tydiqa_goldp" / name).parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / "qa/tydiqa_goldp" / f"{name}.json.gz", "wt", encoding="utf-8") as stream:
+            json.dump({"data": [{"paragraphs": paragraphs}]}, stream)
 
 
 def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
@@ -52,8 +122,15 @@ def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, Any]:
     """What the jobs give on 1, 2 and 3 ranks."""
-    jobs = {name: [what, *SMALL, *words] for name, (what, *words) in JOBS.items()}
+    write_tagged_sentences(folder)
+    write_questions(folder)
+    jobs = {name: [what, *SMALL, *words, *root(folder, words)] for name, (what, *words) in JOBS.items()}
     return {ranks: work(folder, ranks, jobs) for ranks in (1, 2, 3)}
+
+
+def root(folder: Path, words: list[str]) -> list[str]:
+    languages = {"recipe=panx": "[en,th]", "recipe=tydiqa": "[en,ko]"}.get(words[0])
+    return [f"data.root={folder}", f"evaluate.languages={languages}"] if languages else []
 
 
 def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor]) -> None:
@@ -64,7 +141,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked"])
+@pytest.mark.parametrize("task", ["classification", "masked", "sampled", "causal", "tags", "questions"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1
@@ -85,6 +162,18 @@ def test_scores_are_the_same_to_the_last_digit(results: dict[int, Any]) -> None:
     assert results[1]["scores"] == results[2]["scores"] == results[3]["scores"]
 
 
+def test_tags_of_sentences_in_several_sequences_score_the_same(results: dict[int, Any]) -> None:
+    (values, number, intervals), thai = results[1]["scores of tags"].values()
+    assert number == thai[1] == 50 and values["entity_f1"] > 0 and intervals
+    assert results[1]["scores of tags"] == results[2]["scores of tags"] == results[3]["scores of tags"]
+
+
+def test_answers_over_several_windows_score_the_same(results: dict[int, Any]) -> None:
+    (values, number, intervals), korean = results[1]["scores of questions"].values()
+    assert number == korean[1] == 50 and values["squad_f1"] > 0 and intervals
+    assert results[1]["scores of questions"] == results[2]["scores of questions"] == results[3]["scores of questions"]
+
+
 def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:
     assert results[1]["few scores"]["en"][1] == 5
     assert results[1]["few scores"] == results[2]["few scores"] == results[3]["few scores"]
@@ -93,6 +182,10 @@ def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero3", pytest.param("zero2", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_the_strategy(results: dict[int, Any], folder: Path, strategy: str) -> None:
     words = ["strategy.device=cpu", f"strategy={strategy}", *(DIVIDED if strategy == "zero3" else [])]
-    jobs = {name: [what, *SMALL, *more, *words] for name, (what, *more) in JOBS.items() if what == "scores"}
+    jobs = {
+        name: [what, *SMALL, *more, *root(folder, more), *words]
+        for name, (what, *more) in JOBS.items()
+        if what == "scores"
+    }
     got = work(folder, 2, jobs)
     assert got == {name: results[1][name] for name in jobs}

@@ -80,6 +80,25 @@ def test_multi_label_takes_lists_and_text_with_commas(tokenizer) -> None:
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_rows_without_gold_are_predicted(tokenizer, problem_type) -> None:
+    one = task(
+        tokenizer, problem_type, skip_labels=["None"], **({"labels": []} if problem_type == "regression" else {})
+    )
+    labelled = one.encoding
+    one.labelled = False
+    assert one.encoding != labelled
+    nothing = Row(id="0", values={"text": "She reads.", "text_pair": "She sleeps."}, where="f.tsv:3")
+    examples = list(one.examples([nothing]))
+    features = [feature for group in one.encode(examples) for feature in group]
+    batch = one.collate(features, [(0, 0)], draw=0)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = XLMRobertaXLConfig(vocab_size=len(tokenizer), **shape, **one.model_options())
+    [prediction] = one.predict(XLMRobertaXLForSequenceClassification(config)(**batch.inputs), batch, features)
+    assert prediction.reference is None and one.describe(prediction)["reference"] is None
+    assert prediction.prediction is not None
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
 def test_the_batch_counts_targets_as_the_model_does(tokenizer, problem_type) -> None:
     one = task(tokenizer, problem_type)
     written = {"single_label_classification": ["neutral", "contradiction"], "regression": [1, 2]}.get(

@@ -9,10 +9,13 @@ from xlmrxl_train.config import (
     DatasetConfig,
     FilesConfig,
     FileSet,
+    LanguageModellingConfig,
     MaskedLanguageModellingConfig,
+    QuestionAnsweringConfig,
     RetrievalConfig,
     SequenceClassificationConfig,
     TaskConfig,
+    TokenClassificationConfig,
 )
 
 
@@ -38,15 +41,30 @@ def faults_of_data_set(config: Config, dataset: DatasetConfig) -> list[str]:
 
 WITHOUT_TRAINING = ("retrieval",)
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+LONG = ("split", "truncate")  # what becomes of a long sentence of words with labels
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
     "multi_label_classification": ("micro_f1", "multilabel_macro_f1"),
     "regression": ("pearson", "spearman"),
     "multiple_choice": ("accuracy",),
-    "masked_language_modelling": ("perplexity",),
+    "masked_language_modelling": ("loss", "perplexity"),
+    "causal_language_modelling": ("loss", "perplexity"),
+    "question_answering": (
+        "squad_f1",
+        "squad_exact_match",
+        "mlqa_f1",
+        "mlqa_exact_match",
+        "xquad_fair_f1",
+        "xquad_fair_exact_match",
+    ),
+    "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
     "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
+
+
+# The kinds of data set that a kind of task reads beside its own: text is text.
+READS_TOO: dict[str, tuple[str, ...]] = {"causal_language_modelling": ("masked_language_modelling",)}
 
 
 def faults_of_roles(dataset: DatasetConfig, roles: tuple[str, ...]) -> list[str]:
@@ -68,9 +86,11 @@ def missing_roles(dataset: DatasetConfig, *roles: str) -> list[str]:
     ]
 
 
-def faults_of_labels(dataset: DatasetConfig) -> list[str]:
-    """Find labels that are there twice, and written ones that lead to none."""
+def faults_of_labels(dataset: DatasetConfig, *, at_least: int) -> list[str]:
+    """Find too few labels, labels that are there twice, and written ones that lead to none."""
     faults = []
+    if len(dataset.labels) < at_least:
+        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
     if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
         faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
     if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
@@ -86,9 +106,7 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     faults = []
     if task.problem_type not in PROBLEMS:
         faults.append(f"task.problem_type must be {' | '.join(PROBLEMS)}, got {task.problem_type!r}.")
-    if task.problem_type != "regression" and len(dataset.labels) < 2:
-        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
-    faults += faults_of_labels(dataset)
+    faults += faults_of_labels(dataset, at_least=0 if task.problem_type == "regression" else 2)
     if task.class_weights and task.problem_type != "single_label_classification":
         faults.append(f"task.class_weights are for single_label_classification, got {task.problem_type}. Remove them.")
     elif task.class_weights and len(task.class_weights) != len(dataset.labels):
@@ -100,8 +118,21 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     return faults + faults_of_roles(dataset, ("text", "text_pair", "label")) + missing_roles(dataset, "label", "text")
 
 
+def _faults_of_token_classification(task: TokenClassificationConfig, dataset: DatasetConfig) -> list[str]:
+    faults = []
+    if task.long not in LONG:
+        faults.append(f"task.long must be {' | '.join(LONG)}, got {task.long!r}.")
+    if dataset.skip_labels:
+        faults.append(
+            "dataset.skip_labels leaves out rows of a classification, not words, "
+            f"got {', '.join(dataset.skip_labels)}. Remove them."
+        )
+    faults += faults_of_labels(dataset, at_least=2)
+    return faults + faults_of_roles(dataset, ("tokens", "tags")) + missing_roles(dataset, "tokens", "tags")
+
+
 def _faults_of_multiple_choice(task: TaskConfig, dataset: DatasetConfig) -> list[str]:
-    count, faults = len(dataset.labels), faults_of_labels(dataset)
+    count, faults = len(dataset.labels), faults_of_labels(dataset, at_least=0)
     if count < 2:
         faults.append(
             f"dataset.labels must name two or more choices in order, as the data set writes them, got {dataset.labels}."
@@ -147,11 +178,37 @@ def _faults_of_templates(dataset: DatasetConfig) -> list[str]:
     return faults
 
 
-def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
+def _faults_of_language_modelling(task: LanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
     faults = []
-    if not 0 < task.mask_probability < 1:
+    if isinstance(task, MaskedLanguageModellingConfig) and not 0 < task.mask_probability < 1:
         faults.append(f"task.mask_probability must be between 0 and 1, got {task.mask_probability}.")
+    if task.join not in ("none", "lines", "documents"):
+        faults.append(f"task.join must be none | lines | documents, got {task.join!r}.")
+    elif task.join != "none" and "text_pair" in dataset.columns:
+        faults.append(
+            f"task.join={task.join} is for rows of one text, and {dataset.name} has pairs (the role text_pair). "
+            "Set task.join=none."
+        )
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
+
+
+SPECIAL_TOKENS_OF_PAIR = 4  # <s> question </s></s> context </s>
+
+
+def _faults_of_question_answering(task: QuestionAnsweringConfig, dataset: DatasetConfig) -> list[str]:
+    faults = [
+        f"task.{name} must be greater than 0, got {value}."
+        for name in ("stride", "n_best", "max_answer_length")
+        if (value := getattr(task, name)) < 1
+    ]
+    if task.stride >= task.max_length - SPECIAL_TOKENS_OF_PAIR:
+        faults.append(
+            f"task.stride must be below task.max_length - {SPECIAL_TOKENS_OF_PAIR} = "
+            f"{task.max_length - SPECIAL_TOKENS_OF_PAIR}, so that no token is left out, got {task.stride}. "
+            "Lower task.stride or raise task.max_length."
+        )
+    roles = ("context", "question", "answers")
+    return faults + faults_of_roles(dataset, roles) + missing_roles(dataset, "context", "question")
 
 
 def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[str]:
@@ -162,7 +219,10 @@ def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[
 
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
-    "masked_language_modelling": _faults_of_masked_language_modelling,
+    "masked_language_modelling": _faults_of_language_modelling,
+    "causal_language_modelling": _faults_of_language_modelling,
+    "question_answering": _faults_of_question_answering,
+    "token_classification": _faults_of_token_classification,
     "retrieval": _faults_of_retrieval,
     "multiple_choice": _faults_of_multiple_choice,
 }

@@ -11,6 +11,31 @@ if TYPE_CHECKING:
     import torch
 
 
+class SentencePlace(str):
+    """Where a sentence begins, "file:12", which also knows where each of its tokens stands."""
+
+    lines: list[int]
+
+    def __new__(cls, path: object, first: int, lines: list[int]) -> "SentencePlace":
+        """Make the place of a sentence.
+
+        Args:
+            path: Of the file.
+            first: Line, from 1, on which the sentence's block begins.
+            lines: Line of each token.
+        """
+        place = super().__new__(cls, f"{path}:{first}")
+        place.lines = lines
+        return place
+
+
+def place_of_token(where: str, index: int) -> str:
+    """Return the place of a token, counted from 0, of a row at `where`: its own line where that is known."""
+    if isinstance(where, SentencePlace):
+        return f"{where.rpartition(':')[0]}:{where.lines[index]}"
+    return f"{where}, token {index + 1}"
+
+
 @dataclass(kw_only=True, slots=True)
 class Row:
     """One record of a source: role -> value, under the roles of `dataset.columns`."""

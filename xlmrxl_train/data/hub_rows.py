@@ -12,6 +12,7 @@ import datasets
 from xlmrxl_train.config import DatasetConfig, HubConfig
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.files import missing_column
+from xlmrxl_train.data.languages import language as describe
 from xlmrxl_train.data.sources import RowIds, column_of_role
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.hub import hub_fault
@@ -33,7 +34,8 @@ class HubSource:
 
     def has(self, split: str, language: str) -> bool:
         """Return whether the configuration names this split on the Hub."""
-        return language in self._dataset.languages and self._split(split) is not None
+        known = language in self._dataset.languages and language not in self._hub.missing.get(split, ())
+        return known and self._split(split) is not None
 
     def check(self, split: str, languages: Iterable[str]) -> None:
         """Fetch the split in each of the languages, unless it was fetched before."""
@@ -44,6 +46,10 @@ class HubSource:
         """Return nothing: what the Hub has is the official split."""
         return []
 
+    def translated(self, language: str) -> bool:
+        """Return whether the configuration says so."""
+        return language in self._hub.translated
+
     def fingerprint(self, split: str, language: str) -> str:
         """Return a hash of the commit, configuration, split and columns.
 
@@ -53,16 +59,16 @@ class HubSource:
         commit = hub.revision
         if not _COMMIT.fullmatch(commit):
             commit = _commit_of(self._open(split, language))
-        whose = [dataset.language_column, language] if dataset.language_column else None
+        whose = [dataset.language_column, language] if dataset.language_column else self._prefix(language) or None
         roles = column_of_role(dataset.columns, hub.columns, language)
-        configuration = hub.configuration.replace("{language}", language)
+        configuration = self._configuration(language)
         content = [hub.repository, commit, configuration, self._split(split), roles, dataset.id_column, whose]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def rows(self, split: str, language: str) -> Iterator[Row]:
         """Yield the rows; `where` counts from 0, as the Hub's viewer does."""
         rows = self._open(split, language)
-        configuration = self._hub.configuration.replace("{language}", language)
+        configuration = self._configuration(language)
         place = "/".join(filter(None, (self._hub.repository, configuration, self._split(split))))
         roles = column_of_role(self._dataset.columns, self._hub.columns, language)
         column, id_column = self._dataset.language_column, self._dataset.id_column
@@ -70,11 +76,13 @@ class HubSource:
         for name in needed:
             if name not in rows.column_names:
                 raise missing_column(place, name, rows.column_names)
-        ids = RowIds(id_column)
+        ids, prefix = RowIds(id_column), self._prefix(language)
         number = 0
         for index, item in enumerate(rows.select_columns(list(needed)) if roles else rows):
             record = cast("dict[str, Any]", item)
             if column is not None and _name_of(rows, column, record[column]) != language:
+                continue
+            if prefix and not str(record[str(id_column)]).startswith(prefix):
                 continue
             where = f"{place} row {index}"
             values = {role: record[name] for role, name in roles.items()} if roles else record
@@ -82,14 +90,26 @@ class HubSource:
             number += 1
         if not number:
             what = f"rows of {language} in column {column!r}" if column else "rows"
+            what += f" whose id begins with {prefix!r}" if prefix else ""
             raise DataError(f"{place}: expected {what}, found none. Check dataset.hub and dataset.languages.")
+
+    def _prefix(self, language: str) -> str:
+        """Return how the ids of a language's rows begin; "" where its rows are known otherwise."""
+        return self._hub.id_prefixes.get(language, "")
+
+    def _configuration(self, language: str) -> str:
+        configuration = self._hub.configuration.replace("{language}", language)
+        if "{language_name}" not in configuration:
+            return configuration
+        name = self._hub.language_names.get(language) or describe(language).name
+        return configuration.replace("{language_name}", name)
 
     def _split(self, split: str) -> str | None:
         return cast("str | None", getattr(self._hub, split))
 
     def _open(self, split: str, language: str) -> datasets.Dataset:
         hub = self._hub
-        configuration = hub.configuration.replace("{language}", language)
+        configuration = self._configuration(language)
         name = self._split(split)
         if name is None:
             raise DataError(

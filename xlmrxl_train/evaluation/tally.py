@@ -40,17 +40,18 @@ class Tally:
             return
         places = [item.example for item in predictions]
         guesses, truths = [item.prediction for item in predictions], [item.reference for item in predictions]
-        rows_of = {name: metrics.load(name).statistics(guesses, truths) for name in self._task.metrics}
+        scored = self._task.metrics if self._task.labelled else []
+        rows_of = {name: metrics.load(name).statistics(guesses, truths) for name in scored}
         for name, rows in rows_of.items():
             if name not in self.statistics:
                 self.statistics[name] = np.zeros((len(self.ids), rows.shape[1]))
             self.statistics[name][places] = rows
         if self._file is not None:
             for index, item in enumerate(predictions):
-                row = {name: rows[index].tolist() for name, rows in rows_of.items()}
-                self._file.add(
-                    item.example, {"id": self.ids[item.example], **self._task.describe(item), "statistics": row}
-                )
+                line = {"id": self.ids[item.example], **self._task.describe(item)}
+                if rows_of:
+                    line["statistics"] = {name: rows[index].tolist() for name, rows in rows_of.items()}
+                self._file.add(item.example, line)
 
     @property
     def missing(self) -> list[int]:

@@ -18,9 +18,9 @@ from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForMultipleChoice
-from xlmrxl_train.tasks.task import Prediction, Task, class_ids
+from xlmrxl_train.tasks.labels import IGNORED, Labels
+from xlmrxl_train.tasks.task import Prediction, Task
 
-IGNORED = -100  # the choice that counts nothing, as in torch's cross entropy
 ABSENT = -1  # in the model's choice_index: this example has fewer choices than others of the batch
 
 Place = tuple[int, int]  # table, example
@@ -34,7 +34,7 @@ class MultipleChoice(Task):
 
     def __init__(self, config: MultipleChoiceConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, dataset, tokenizer)
-        self.choice_of = class_ids(dataset)
+        self.choice_of = Labels(dataset).class_of  # without numbers: data sets count choices from 0 or from 1
         self.text_roles = [role for role in ("context", "question") if role in dataset.columns]
         self.templates = {
             "text": " ".join(f"{{{role}}}" for role in self.text_roles),
@@ -55,10 +55,10 @@ class MultipleChoice(Task):
         """Yield rows whose label is not to be skipped, with the number of the right choice, from 0, for the label."""
         skipped = set(self.dataset.skip_labels)
         for row in rows:
-            if str(row.values.get("label")) in skipped:
+            if self.labelled and str(row.values.get("label")) in skipped:
                 continue
             values: dict[str, Any] = {role: self.text_of(row, role) for role in self.text_roles}
-            values |= {"choices": self._choices(row), "label": self._label(row)}
+            values |= {"choices": self._choices(row), "label": self._label(row) if self.labelled else IGNORED}
             yield Example(id=row.id, values=values, where=row.where, language=row.language)
 
     def _choices(self, row: Row) -> list[str]:
@@ -175,7 +175,7 @@ class MultipleChoice(Task):
                 table=table,
                 example=example,
                 prediction=best[row],
-                reference=labels[row],
+                reference=labels[row] if self.labelled else None,
                 details={"scores": logits[row, : len(choices)].tolist()},
             )
             for row, (((table, example), _), choices) in enumerate(grouped.items())

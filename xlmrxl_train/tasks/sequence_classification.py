@@ -13,9 +13,8 @@ from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForSequenceClassification
-from xlmrxl_train.tasks.task import Prediction, Task, class_ids
-
-IGNORED = -100  # the class id that counts nothing, as in torch's cross entropy
+from xlmrxl_train.tasks.labels import IGNORED, Labels, options_of_classes
+from xlmrxl_train.tasks.task import Prediction, Task
 
 
 class SequenceClassification(Task):
@@ -32,7 +31,7 @@ class SequenceClassification(Task):
         super().__init__(config, dataset, tokenizer)
         self.problem_type = config.problem_type
         self.class_weights = list(config.class_weights)
-        self.class_of = class_ids(dataset)
+        self.labels = Labels(dataset)
 
     @property
     def metrics(self) -> list[str]:
@@ -46,12 +45,9 @@ class SequenceClassification(Task):
 
     def model_options(self) -> dict[str, Any]:
         """Return number, names and weights of the classes."""
-        labels = self.dataset.labels or ["score"]
         return {
             "problem_type": self.problem_type,
-            "num_labels": len(labels),
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
+            **options_of_classes(self.dataset.labels or ["score"]),
             "class_weights": self.class_weights or None,
         }
 
@@ -59,12 +55,12 @@ class SequenceClassification(Task):
         """Yield rows whose label is not to be skipped, with class ids for labels."""
         skipped = set(self.dataset.skip_labels)
         for row in rows:
-            if str(row.values.get("label")) in skipped:
+            if self.labelled and str(row.values.get("label")) in skipped:
                 continue
-            values = {role: self.text_of(row, role) for role in ("text", "text_pair") if role in self.dataset.columns}
-            yield Example(
-                id=row.id, values=values | {"label": self._label(row)}, where=row.where, language=row.language
-            )
+            roles = [role for role in ("text", "text_pair") if role in self.dataset.columns]
+            values: dict[str, Any] = {role: self.text_of(row, role) for role in roles}
+            values["label"] = self._label(row) if self.labelled else self.no_target()["label"]
+            yield Example(id=row.id, values=values, where=row.where, language=row.language)
 
     def _label(self, row: Row) -> Any:
         raw = row.values.get("label")
@@ -86,15 +82,10 @@ class SequenceClassification(Task):
         raise DataError(f"{row.where}: column {column!r} must hold a finite number, got {shown(raw)}. Mend the row.")
 
     def _class_id(self, row: Row, raw: Any) -> int:
-        """Return the class of a label written as a word, as in `label_values`, or as the number of its class."""
-        text = str(raw)
-        if text in self.class_of:
-            return self.class_of[text]
-        if text.isdecimal() and len(text) < 10 and int(text) < len(self.dataset.labels):
-            return int(text)
+        if (found := self.labels.find(raw)) is not None:
+            return found
         raise DataError(
-            f"{row.where}: label must be one of {', '.join(self.class_of)} or a number below "
-            f"{len(self.dataset.labels)}, got {shown(raw)}. Mend the row, map it with "
+            f"{row.where}: label {self.labels.expected}, got {shown(raw)}. Mend the row, map it with "
             "dataset.label_values={<written>: <label>}, or leave such rows out with dataset.skip_labels=[...]."
         )
 
@@ -149,7 +140,7 @@ class SequenceClassification(Task):
             predictions = (logits > 0).long().tolist()
         else:
             predictions = logits.squeeze(-1).tolist()
-        references = batch.inputs["labels"].tolist()
+        references = batch.inputs["labels"].tolist() if self.labelled else [None] * len(predictions)
         return [
             Prediction(table=table, example=example, prediction=prediction, reference=reference)
             for (table, example), prediction, reference in zip(batch.examples, predictions, references, strict=True)
@@ -160,7 +151,7 @@ class SequenceClassification(Task):
         return {"prediction": self._named(prediction.prediction), "reference": self._named(prediction.reference)}
 
     def _named(self, value: Any) -> Any:
-        if self.problem_type == "regression":
+        if value is None or self.problem_type == "regression":
             return value
         if self.problem_type == "multi_label_classification":
             return [name for name, present in zip(self.dataset.labels, value, strict=True) if present]

@@ -24,18 +24,13 @@ class Prediction:
     details: dict[str, Any] = field(default_factory=dict)  # what `describe` shows beside: choices, windows, scores
 
 
-def class_ids(dataset: DatasetConfig) -> dict[str, int]:
-    """Return each label as rows write it, its own name included -> the id of its class."""
-    ids = {name: index for index, name in enumerate(dataset.labels)}
-    return ids | {written: ids[name] for written, name in dataset.label_values.items()}
-
-
 class Task(ABC):
     """One kind of problem. A data set of the kind is a YAML file, not a class."""
 
     model_class: ClassVar[type]  # the public model whose head it trains
     default_metrics: ClassVar[tuple[str, ...]]
     encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
+    learns_from_labels: ClassVar[bool] = True  # False: from text alone, so that no label of a language is used
     trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
     decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
 
@@ -43,6 +38,7 @@ class Task(ABC):
         self.dataset = dataset
         self.tokenizer = tokenizer
         self.max_length = config.max_length
+        self.labelled = True  # False: no gold label is read, references are None, and nothing is scored
 
     @property
     def metrics(self) -> list[str]:
@@ -56,6 +52,7 @@ class Task(ABC):
             "task": type(self).__name__,
             "version": self.encoding_version,
             "max_length": self.max_length,
+            "labelled": self.labelled,
             "labels": list(self.dataset.labels),
             "label_values": dict(self.dataset.label_values),
             "skip_labels": list(self.dataset.skip_labels),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from xlmrxl_train.config import FileSet
-from xlmrxl_train.data.files import text_lines
+from xlmrxl_train.data.examples import SentencePlace
+from xlmrxl_train.data.files import shown, text_lines
 from xlmrxl_train.errors import DataError
 
 
@@ -23,7 +24,8 @@ def read_conll(path: Path, files: FileSet) -> Iterator[tuple[str, dict[str, Any]
     """
     names, width, split = files.column_names, len(files.column_names), None
     for number, lines in _blocks(path):
-        rows = []
+        rows: list[list[str]] = []
+        places: list[int] = []
         for offset, line in enumerate(lines):
             if line.startswith("-DOCSTART-"):
                 continue
@@ -36,10 +38,11 @@ def read_conll(path: Path, files: FileSet) -> Iterator[tuple[str, dict[str, Any]
                     "Mend the line, or set the separator or column_names of its files."
                 )
             rows.append(fields)
+            places.append(number + offset)
         if rows:
             columns = [list(column) for column in zip(*rows, strict=True)]
             named = zip(names, columns, strict=True) if names else (("tokens", columns[0]), ("tags", columns[-1]))
-            yield f"{path}:{number}", dict(named)
+            yield SentencePlace(path, number, places), dict(named)
 
 
 def _splitter(separator: str | None) -> Callable[[str], list[str]]:
@@ -51,18 +54,28 @@ def _splitter(separator: str | None) -> Callable[[str], list[str]]:
 def read_conllu(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield sentences of Universal Dependencies: `tokens`, `tags` (UPOS), `xpos`, and `sent_id` and `text` if given.
 
-    Words are the lines with a whole number as id; ranges (a multi-word token's surface form) and empty nodes are
-    not words.
+    Words are the lines with a whole number as id; ranges (a multi-word token's surface form, 1-2) and empty nodes
+    (2.1) are not words: https://universaldependencies.org/format.html.
     """
     import conllu
 
     # Only what is asked for is parsed: dependencies and features are left as text.
     keep = dict.fromkeys(("feats", "head", "deps", "misc"), lambda line, index: line[index])
     for number, lines in _blocks(path):
+        places: list[int] = []  # the line of each word
         for offset, line in enumerate(lines):
-            if not line.startswith("#") and (found := line.count("\t") + 1) != len(conllu.parser.DEFAULT_FIELDS):
+            if line.startswith("#"):
+                continue
+            where = f"{path}:{number + offset}"
+            if (found := line.count("\t") + 1) != len(conllu.parser.DEFAULT_FIELDS):
+                raise DataError(f"{where}: expected the 10 columns of CoNLL-U, found {found}. Mend the line.")
+            id_ = line.partition("\t")[0]
+            if id_ == str(len(places) + 1):
+                places.append(number + offset)
+            elif not _NO_WORD.fullmatch(id_):
                 raise DataError(
-                    f"{path}:{number + offset}: expected the 10 columns of CoNLL-U, found {found}. Mend the line."
+                    f"{where}: expected the id {len(places) + 1} of the next word, a range (1-2) or an empty node "
+                    f"(1.1), found {shown(id_)}. Mend the line."
                 )
         try:
             sentences = conllu.parse("\n".join(lines), field_parsers=keep)
@@ -76,7 +89,10 @@ def read_conllu(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for column, field in (("tokens", "form"), ("tags", "upos"), ("xpos", "xpos")):
                 values[column] = [word[field] for word in words]
             if words:
-                yield f"{path}:{number}", values
+                yield SentencePlace(path, number, places), values
+
+
+_NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
