@@ -72,7 +72,7 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.metrics must suit the task (micro_f1, multilabel_",
         ),
         ("evaluate.submission=glue", "evaluate.submission must be xtreme or null, got 'glue'."),
-        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, "),
+        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC 2018, MLQA, "),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",
