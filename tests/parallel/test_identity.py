@@ -56,11 +56,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_tagged_sentences(folder: Path) -> None:
     """Write sentences in PAN-X's files, most of them longer than a sequence."""
     draw = random.Random(0)
-    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-zh.tsv"):
         index = "0\t" if "test" in name else ""
         sentences = [
             "".join(
-                f"{index}{draw.choice(['the', 'girl', 'แม่', 'x1y2'])}\t{draw.choice(['O', 'B-PER'])}\n"
+                f"{index}{draw.choice(['the', 'girl', '女孩', 'x1y2'])}\t{draw.choice(['O', 'B-PER'])}\n"
                 for _ in range(n)
             )
             for n in range(1, 51)
@@ -88,7 +88,7 @@ def results(folder: Path) -> dict[int, Any]:
 
 
 def root(folder: Path, words: list[str]) -> list[str]:
-    return [f"data.root={folder}", "evaluate.languages=[en,th]"] if "recipe=panx" in words else []
+    return [f"data.root={folder}", "evaluate.languages=[en,zh]"] if "recipe=panx" in words else []
 
 
 def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torch.Tensor]) -> None:
@@ -121,8 +121,8 @@ def test_scores_are_the_same_to_the_last_digit(results: dict[int, Any]) -> None:
 
 
 def test_tags_of_sentences_in_several_sequences_score_the_same(results: dict[int, Any]) -> None:
-    (values, number, intervals), thai = results[1]["scores of tags"].values()
-    assert number == thai[1] == 50 and values["entity_f1"] > 0 and intervals
+    (values, number, intervals), chinese = results[1]["scores of tags"].values()
+    assert number == chinese[1] == 50 and values["entity_f1"] > 0 and intervals
     assert results[1]["scores of tags"] == results[2]["scores of tags"] == results[3]["scores of tags"]
 
 
