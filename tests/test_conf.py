@@ -35,7 +35,12 @@ def test_recipe_composes(path: Path) -> None:
 
 
 WITHOUT_FILES = ("bucc",)  # not among the data that tests may read
-DATASET_OF = {"masked_language_modelling": "sample_parallel", "retrieval": "tatoeba", "token_classification": "udpos"}
+DATASET_OF = {
+    "masked_language_modelling": "sample_parallel",
+    "multiple_choice": "copa",
+    "retrieval": "tatoeba",
+    "token_classification": "udpos",
+}
 
 
 def languages_to_train(kind: str) -> str:

@@ -67,7 +67,12 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
         ),
         ("task.problem_type=regression", "dataset.labels must be empty for regression, got entailment"),
-        ("task.problem_type=multi_label_classification", "has no metric yet, so that a run cannot be scored. Use"),
+        (
+            "task.problem_type=multi_label_classification",
+            "dataset.metrics must suit the task (micro_f1, multilabel_",
+        ),
+        ("evaluate.submission=glue", "evaluate.submission must be xtreme or null, got 'glue'."),
+        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, "),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",

@@ -118,6 +118,11 @@ class DatasetConfig:
     labels: list[str] = key([], "class names in the order of their ids")
     label_values: dict[str, str] = key({}, "a label as the files write it -> class name, where they differ")
     skip_labels: list[str] = key([], "rows with these labels are left out (XNLI's '-')")
+    templates: dict[str, str] = key(
+        {},
+        "multiple choice: text of {context} and {question}, text_pair of {choice} and maybe {question}; left out: "
+        "context and question beside the choice",
+    )
     metrics: list[str] = key([], "the first one selects the checkpoint; empty: the task's")
     hub: HubConfig | None = key(None, "where it lies on the Hub")
     files: FilesConfig | None = key(None, "where it lies below data.root")
@@ -151,7 +156,8 @@ class SequenceClassificationConfig(TaskConfig):
     kind: str = key("sequence_classification", "set by the choice of task")
     problem_type: str = key(
         "single_label_classification",
-        "single_label_classification | multi_label_classification | regression, the Hub's names",
+        "single_label_classification | multi_label_classification | regression, the Hub's names; of several labels "
+        "those with a logit above 0 are predicted; numbers are learnt as they are written, so scale large ones before",
     )
     class_weights: list[float] = key([], "one weight per class in the loss; empty: all 1")
 
@@ -166,6 +172,13 @@ class TokenClassificationConfig(TaskConfig):
         "split | truncate; split: a sentence of more than max_length - 3 sub-words becomes several sequences, whose "
         "tags are joined again; truncate: words beyond the first of them are not read and count as predicted O",
     )
+
+
+@dataclass(kw_only=True, slots=True)
+class MultipleChoiceConfig(TaskConfig):
+    """Which of a few choices answers a question about a context; of a text too long the context is cut."""
+
+    kind: str = key("multiple_choice", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -358,6 +371,9 @@ class EvaluateConfig:
     tokens_per_batch: int = key(16384, "tokens per forward pass on one rank")
     bootstrap: int = key(1000, "resamples for the 95 % interval")
     predictions: bool = key(True, "write every test prediction to <run>/predictions/<language>.jsonl")
+    submission: str | None = key(
+        None, "xtreme: write test predictions also as XTREME's evaluate.py reads them, to <run>/submission; null: no"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -411,6 +427,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "masked_language_modelling": MaskedLanguageModellingConfig,
         "token_classification": TokenClassificationConfig,
         "retrieval": RetrievalConfig,
+        "multiple_choice": MultipleChoiceConfig,
     },
     "strategy": {
         "auto": StrategyConfig,
@@ -446,6 +463,7 @@ FREE = (
     "evaluate.tokens_per_batch",
     "evaluate.bootstrap",
     "evaluate.predictions",
+    "evaluate.submission",
 )
 
 

@@ -13,6 +13,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
+from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
@@ -202,6 +203,7 @@ class Training:
             with writing(self.folder.path / "predictions"):
                 scores = self.evaluator.evaluate(self.corpora[split], intervals=True, folder=folder)
             log_scores(session, self.metrics, scores, step=state.step, split=split)
+            submit(session, self.folder.path)
         report = Report(
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
@@ -255,6 +257,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
+        submit(session, target)
         report = Report(
             protocol=trained_protocol(session, run.path),
             languages=scores,
@@ -269,6 +272,15 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         return report
     finally:
         session.world.close()
+
+
+def submit(session: Session, folder: Path) -> None:
+    """Write the predictions in a folder as a benchmark's own script reads them, if that was asked for."""
+    if session.config.evaluate.submission and session.world.is_first:
+        with writing(folder / "submission"):
+            write_submission(
+                folder / "predictions", folder / "submission", session.config.dataset, session.evaluate_languages
+            )
 
 
 def prepare(config: Config) -> None:

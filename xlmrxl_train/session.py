@@ -19,6 +19,7 @@ from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.submission import xtreme_task
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
@@ -99,6 +100,8 @@ class Session:
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
             load_metric(metric)
+        if config.evaluate.submission:
+            xtreme_task(config.dataset)
         session = cls(
             config=config,
             world=world,

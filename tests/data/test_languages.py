@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmrxl_train.data.languages import Language, _table, language
+from xlmrxl_train.data.languages import Language, _table, language, short_code
 from xlmrxl_train.errors import DataError
 
 
@@ -87,3 +87,13 @@ def test_import_is_light() -> None:
     seconds, modules = printed.split(maxsplit=1)
     assert modules.strip() == "[]"
     assert float(seconds) < 1  # 0.05 on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [("en", "en"), ("eng_Latn", "en"), ("pes", "fa"), ("swh_Latn", "sw"), ("zho_Hant", "zh"), ("ast", "ast")],
+)
+def test_the_shortest_code(code: str, short: str) -> None:
+    assert short_code(code) == short
+    with pytest.raises(DataError, match="A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'"):
+        short_code("q q")

@@ -162,6 +162,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "task.neighbours": ("greater than 0", _positive),
     "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "evaluate.submission": ("xtreme or null", lambda value: value == "xtreme"),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
         "wandb | tensorboard, each at most once",
@@ -213,6 +214,12 @@ def _faults_between_keys(config: Config) -> list[str]:
         faults.append(
             f"train.languages must be empty, since {config.task.kind} trains nothing, "
             f"got {', '.join(config.train.languages)}. Set train.languages=[]."
+        )
+    if config.evaluate.submission and not (config.evaluate.test and config.evaluate.predictions):
+        faults.append(
+            "evaluate.submission needs evaluate.test=true and evaluate.predictions=true, "
+            f"got {str(config.evaluate.test).lower()} and {str(config.evaluate.predictions).lower()}. Set both, or "
+            "evaluate.submission=null."
         )
     if not dataset.languages:
         faults.append("dataset.languages must name at least one language, got none.")

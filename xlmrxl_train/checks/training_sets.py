@@ -30,7 +30,7 @@ def _faults_of_one(config: Config, key: str, dataset: DatasetConfig) -> list[str
             f"{key} must be of the kind that is evaluated, {evaluated.kind}, got {dataset.kind!r}. "
             "Train on it in a run of its own, and begin this one from it with model.path=<run folder>."
         )
-    elif dataset.labels != evaluated.labels:
+    elif dataset.kind != "multiple_choice" and dataset.labels != evaluated.labels:  # its head scores any number
         faults.append(
             f"{key} must have the labels of {evaluated.name} ({', '.join(evaluated.labels) or 'none'}), in their "
             f"order, got {', '.join(dataset.labels) or 'none'}. Map what its files write with {key}.label_values."

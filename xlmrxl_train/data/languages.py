@@ -69,6 +69,15 @@ def language(code: str | int) -> Language:
     )
 
 
+def short_code(code: str) -> str:
+    """Return the shortest code of a language, without a script: en for eng_Latn, fa for pes, zh for zho_Hans."""
+    match = _CODE.fullmatch(code)
+    if match is None:
+        raise _unknown(code)
+    entry = _table().get(match["language"])
+    return entry.code if entry else match["language"]
+
+
 @lru_cache(maxsize=1)
 def _table() -> dict[str, _Entry]:
     text = resources.files(__package__).joinpath("languages.tsv").read_text(encoding="utf-8")

@@ -143,7 +143,8 @@ class XLMRobertaXLForMultipleChoice(_TaskModel):
         Args:
             labels: [E] int64, the right choice; -100: no target.
             num_choices: Packed calls: sequences e * C to e * C + C - 1 are example e's choices, in order.
-            choice_index: Packed calls, instead: [E, C] int64, the sequence of each choice, for sorted sequences.
+            choice_index: Packed calls, instead: [E, C] int64, the sequence of each choice, for sorted sequences;
+                -1 where an example has fewer choices than others, whose logit is then the most negative number.
         """
         if sequences is None:
             given = input_ids if input_ids is not None else inputs_embeds
@@ -159,7 +160,12 @@ class XLMRobertaXLForMultipleChoice(_TaskModel):
         assert output.pooler_output is not None
         scores_B = self.classifier(self.dropout(output.pooler_output)).squeeze(1)
         output.pooler_output = None
-        output.logits = scores_B[choice_index] if choice_index is not None else scores_B.view(-1, num_choices or 1)
+        if choice_index is None:
+            output.logits = scores_B.view(-1, num_choices or 1)
+        else:
+            absent_EC = choice_index < 0
+            lowest = torch.finfo(scores_B.dtype).min
+            output.logits = scores_B[choice_index.masked_fill(absent_EC, 0)].masked_fill(absent_EC, lowest)
         return finish(output, None if labels is None else cross_entropy_sum(output.logits, labels))
 
 

@@ -3,6 +3,7 @@
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
+from xlmrxl_train.tasks.multiple_choice import MultipleChoice
 from xlmrxl_train.tasks.retrieval import Retrieval
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.tasks.task import Prediction, Task
@@ -13,6 +14,7 @@ TASKS: dict[str, type[Task]] = {
     "masked_language_modelling": MaskedLanguageModelling,
     "token_classification": TokenClassification,
     "retrieval": Retrieval,
+    "multiple_choice": MultipleChoice,
 }
 
 __all__ = ["TASKS", "Prediction", "Task", "make_task"]

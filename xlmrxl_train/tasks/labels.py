@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from xlmrxl_train.config import DatasetConfig
+from xlmrxl_train.tasks.task import class_ids
 
 IGNORED = -100  # the class id that counts nothing, as in torch's cross entropy
 
@@ -14,9 +15,7 @@ class Labels:
     def __init__(self, dataset: DatasetConfig) -> None:
         """Number the classes in the order of `dataset.labels`."""
         self.names = list(dataset.labels)
-        self.class_of: dict[str, int] = {name: index for index, name in enumerate(self.names)}
-        for value, name in dataset.label_values.items():
-            self.class_of[value] = self.names.index(name)
+        self.class_of = class_ids(dataset)
 
     def find(self, raw: object) -> int | None:
         """Return the class of a label as a file or the Hub writes it; None if it is none of them."""

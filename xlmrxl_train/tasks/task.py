@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput
 
 
@@ -20,6 +22,12 @@ class Prediction:
     prediction: Any
     reference: Any
     details: dict[str, Any] = field(default_factory=dict)  # what `describe` shows beside: choices, windows, scores
+
+
+def class_ids(dataset: DatasetConfig) -> dict[str, int]:
+    """Return each label as rows write it, its own name included -> the id of its class."""
+    ids = {name: index for index, name in enumerate(dataset.labels)}
+    return ids | {written: ids[name] for written, name in dataset.label_values.items()}
 
 
 class Task(ABC):
@@ -54,6 +62,20 @@ class Task(ABC):
             "label_values": dict(self.dataset.label_values),
             "skip_labels": list(self.dataset.skip_labels),
         }
+
+    def text_of(self, row: Row, role: str) -> str:
+        """Return the text that a row has under a role.
+
+        Raises:
+            DataError: It has none.
+        """
+        text = row.values.get(role)
+        if not isinstance(text, str):
+            raise DataError(
+                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
+                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
+            )
+        return text
 
     @abstractmethod
     def model_options(self) -> dict[str, Any]:
