@@ -23,6 +23,7 @@ BROKEN = {
     "between 0 and 1": 1.5,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
+    "1 or more": 0.5,
     "mean | first": "max",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
@@ -183,7 +184,18 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
             {"text": "a", "label": "b"},
             "dataset.columns has no role 'label'. Its roles are text, text_pair.",
         ),
-        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy.",
+        ),
+        ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
+        (
+            "task.join",
+            "lines",
+            "task.join=lines is for rows of one text, and sample parallel has pairs (the role text_pair). "
+            "Set task.join=none.",
+        ),
     ],
 )
 def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
@@ -346,6 +358,15 @@ def test_the_metrics_of_a_problem_suit_it(problem: str, recipe: Callable[[], Con
     assert METRICS[problem] == SequenceClassification.metrics_of[problem]
 
 
+def test_causal_language_modelling_reads_what_masked_does() -> None:
+    causal = load_config(["recipe=clm", "dataset=sample_parallel", "task.join=none"])
+    assert faults_of(causal) == [] and causal.dataset.kind == "masked_language_modelling"
+    put(put(causal, "dataset.metrics", ["accuracy"]), "task.join", "x")
+    faults = faults_of(causal)
+    assert faults[0] == "task.join must be none | lines | documents, got 'x'."
+    assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
+
+
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:
     config = put(put(recipe(), "seed", -1), "task.max_length", 7)
     with pytest.raises(ConfigError) as caught:
@@ -363,6 +384,10 @@ def test_faults_of_retrieval() -> None:
         "dataset.columns must name a column for text_pair, got {'text': 'a', 'label': 'b'}. Add text_pair: <column>.",
     ]
     config = load_config(["recipe=bucc"])
+    config.train.shots = 3
+    wanted = "mixture and train.shots are for training, and retrieval trains nothing. Leave them out."
+    assert faults_of(config) == [wanted]
+    config.train.shots = 0
     config.dataset.columns = {"text": "a", "gold": "b"}
     assert faults_of(config) == [
         "dataset.columns must name a column for side, got {'text': 'a', 'gold': 'b'}. Add side: <column>."

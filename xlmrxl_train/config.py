@@ -60,10 +60,12 @@ class FileSet:
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
     parallel: dict[str, str] = key(
-        {}, "instead of path: column -> text file; line n of each belongs to line n of the others"
+        {},
+        "instead of path: column -> text file, line n of each belonging to line n of the others; with format=tsv, csv, "
+        "jsonl or parquet: name -> table, whose columns are then <name>.<column>",
     )
     format: str = key(
-        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc; auto: by suffix, also .gz"
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc | udhr; auto: by suffix, also .gz"
     )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
@@ -72,6 +74,7 @@ class FileSet:
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
     languages: list[str] = key([], "the languages these files hold; empty: all of the data set's")
     part: list[float] = key([], "[0.0, 0.5] takes the first half of the rows; empty: all")
+    translated: bool = key(False, "whether a machine translated them into the language; reports say translate-train")
     stand_in: str | None = key(None, "why this is not the official split; stamped on every report that used it")
 
 
@@ -94,10 +97,11 @@ class HubConfig:
         "{language}", "{language} stands for the language's code, {language_name} for its English name"
     )
     language_names: dict[str, str] = key({}, "code -> name, where the Hub's name of a language is another")
-    train: str | None = key("train", "the Hub's name of the split; null: there is none")
+    train: str | None = key("train", "the Hub's name of the split, or a part of it: train[:99%]; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
     missing: dict[str, list[str]] = key({}, "split -> languages that have none: {validation: [th]}")
+    translated: list[str] = key([], "languages into which a machine translated the training split")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
 
 
@@ -182,11 +186,31 @@ class MultipleChoiceConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class MaskedLanguageModellingConfig(TaskConfig):
+class LanguageModellingConfig(TaskConfig):
+    """What the two kinds of language modelling have in common."""
+
+    join: str = key(
+        "none",
+        "none | lines | documents; none: a row is a sequence, cut at max_length; lines: consecutive rows are joined "
+        "into sequences of up to max_length, a blank row ends a document; documents: the lines of rows are, each row "
+        "being a document",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskedLanguageModellingConfig(LanguageModellingConfig):
     """Predict hidden tokens of a text, or of a sentence and its translation (the role text_pair) in one sequence."""
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+    whole_word: bool = key(False, "predict all pieces of a word or none; in scripts without spaces a piece is a word")
+
+
+@dataclass(kw_only=True, slots=True)
+class CausalLanguageModellingConfig(LanguageModellingConfig):
+    """Predict each token of a text from those before it."""
+
+    kind: str = key("causal_language_modelling", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -329,7 +353,23 @@ class ScheduleConfig:
 class TrainConfig:
     """The loop."""
 
-    languages: list[str] = key(["en"], "languages to train on; [all]: every language of the data set")
+    languages: list[str] = key(
+        ["en"], "languages to train on; [all]: every language of the data set; []: on shots alone"
+    )
+    shots: int = key(0, "few-shot: labelled examples to train on in each of shot_languages, drawn by the seed")
+    shot_languages: list[str] = key(
+        [], "of the evaluated data set; empty: the evaluated languages that are not trained on in whole"
+    )
+    shot_split: str = key(
+        "auto",
+        "auto | train | validation, what shots are drawn from; auto: the training split where the language has one; "
+        "shots from validation are left out of it when it is scored, in every language",
+    )
+    sampling_temperature: float = key(
+        1.0,
+        "T: of n examples in a data set and language, an epoch has a share by n^(1/T); 1: each once; above 1: those of "
+        "small tables again and again, of large ones a part; XLM-R's alpha is 1/T, 0.3 there",
+    )
     epochs: float = key(3.0, "passes over the training data")
     max_steps: int | None = key(None, "optimizer steps; null: as many as train.epochs needs")
     batch_size: int = key(32, "examples per optimizer step, over all ranks")
@@ -425,6 +465,7 @@ VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
+        "causal_language_modelling": CausalLanguageModellingConfig,
         "token_classification": TokenClassificationConfig,
         "retrieval": RetrievalConfig,
         "multiple_choice": MultipleChoiceConfig,

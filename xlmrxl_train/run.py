@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlmrxl_train.account import Scores, introduce, log_scores, protocol, selection_score, trained_protocol
+from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
@@ -15,6 +15,7 @@ from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.launcher import is_first
+from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -160,6 +161,7 @@ class Training:
             seed=config.seed,
             batch_size=config.train.batch_size,
             token_budget=config.train.tokens_per_micro_batch,
+            temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,
         )
@@ -227,7 +229,8 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
         Stopped: A stop was requested while rows were read.
     """
     config = session.config
-    languages = {"train": session.train_languages} if session.task.trains else {}
+    trained = list(dict.fromkeys([*session.train_languages, *session.shot_languages]))
+    languages = {"train": trained} if session.task.trains else {}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
     if config.evaluate.test:
@@ -243,10 +246,11 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         config: What to evaluate; by default what the run itself evaluated.
 
     Raises:
-        RunError: The folder is not a run, or has no model yet.
+        RunError: The folder is not a run, or has no model or no report yet.
     """
     run = RunFolder(Path(folder))
     run.check_has_model()
+    trained = protocol_of(run.path)
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
     session = Session.open(config, training=False)
@@ -259,7 +263,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
         submit(session, target)
         report = Report(
-            protocol=trained_protocol(session, run.path),
+            protocol=evaluated_again(session, trained),
             languages=scores,
             metrics=session.task.metrics,
             notes=session.task.notes,

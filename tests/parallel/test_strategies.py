@@ -20,6 +20,8 @@ STRATEGIES = {
 CUTS = {1: [], 2: ["train.tokens_per_micro_batch=512"], 4: ["train.tokens_per_micro_batch=256"]}
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=60", "task.max_length=48"]
 
+CAUSAL = ["recipe=clm", "model=tiny", "dataset=sample_parallel", "task.join=none", *MASKED[1:]]
+
 
 def jobs_of(strategy: str) -> dict[str, dict[str, Any]]:
     words = [*WORDS, *STRATEGIES[strategy][1]]
@@ -28,6 +30,7 @@ def jobs_of(strategy: str) -> dict[str, dict[str, Any]]:
         for optimizer, cut in (("sgd", 1), ("sgd", 2), ("adamw", 1), ("adamw", 2), ("adamw", 4))
     }
     jobs["masked"] = {"words": [*words, *MASKED, *CUTS[4]], "optimizer": "adamw"}  # a tied matrix, unequal targets
+    jobs["causal"] = {"words": [*words, *CAUSAL, *CUTS[4]], "optimizer": "adamw"}
     jobs["bf16"] = {"words": [*words, "train.precision=bf16"], "optimizer": "adamw", "steps": 20, "lr": 1e-3}
     random = {"words": [*words, "model.hidden_dropout_prob=0.1"], "optimizer": "adamw"}
     return jobs | {"dropout": random, "dropout, looked": random | {"look": True}}

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from xlmrxl_train.checks.tasks import WITHOUT_TRAINING, faults_of_task
+from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, leaves
 from xlmrxl_train.errors import ConfigError
@@ -16,6 +16,7 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),
@@ -135,6 +136,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.persistence_kb",
             "strategy.max_live_mb",
             "strategy.max_reuse_distance_mb",
+            "train.shots",
             "seed",
         ),
         ("0 or more", _not_negative),
@@ -155,8 +157,10 @@ _RULES: dict[str, tuple[str, Any]] = {
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
+    "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "train.shot_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "task.pooling": ("mean | first", lambda value: value in ("mean", "first")),
     "task.layer": ("0 or more", _not_negative),
     "task.neighbours": ("greater than 0", _positive),
@@ -194,7 +198,7 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
             f"got {config.train.tokens_per_micro_batch}."
         )
-    if dataset.kind != config.task.kind:
+    if dataset.kind not in (config.task.kind, *READS_TOO.get(config.task.kind, ())):
         faults.append(
             f"task={config.task.kind} cannot read dataset {dataset.name!r}, whose kind is {dataset.kind!r}. "
             f"Choose task={dataset.kind}."
@@ -202,19 +206,13 @@ def _faults_between_keys(config: Config) -> list[str]:
     for name, codes in (
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
+        ("train.shot_languages", config.train.shot_languages),
     ):
         if unknown := [code for code in codes if code not in dataset.languages]:
             faults.append(
                 f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
                 f"It has {', '.join(dataset.languages)}."
             )
-    if not config.train.languages and config.task.kind not in WITHOUT_TRAINING:
-        faults.append("train.languages must name at least one language, got none.")
-    if config.train.languages and config.task.kind in WITHOUT_TRAINING:
-        faults.append(
-            f"train.languages must be empty, since {config.task.kind} trains nothing, "
-            f"got {', '.join(config.train.languages)}. Set train.languages=[]."
-        )
     if config.evaluate.submission and not (config.evaluate.test and config.evaluate.predictions):
         faults.append(
             "evaluate.submission needs evaluate.test=true and evaluate.predictions=true, "

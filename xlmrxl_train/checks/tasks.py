@@ -9,6 +9,7 @@ from xlmrxl_train.config import (
     DatasetConfig,
     FilesConfig,
     FileSet,
+    LanguageModellingConfig,
     MaskedLanguageModellingConfig,
     RetrievalConfig,
     SequenceClassificationConfig,
@@ -46,10 +47,15 @@ METRICS: dict[str, tuple[str, ...]] = {
     "multi_label_classification": ("micro_f1", "multilabel_macro_f1"),
     "regression": ("pearson", "spearman"),
     "multiple_choice": ("accuracy",),
-    "masked_language_modelling": ("perplexity",),
+    "masked_language_modelling": ("loss", "perplexity"),
+    "causal_language_modelling": ("loss", "perplexity"),
     "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
     "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
+
+
+# The kinds of data set that a kind of task reads beside its own: text is text.
+READS_TOO: dict[str, tuple[str, ...]] = {"causal_language_modelling": ("masked_language_modelling",)}
 
 
 def faults_of_roles(dataset: DatasetConfig, roles: tuple[str, ...]) -> list[str]:
@@ -165,10 +171,17 @@ def _faults_of_templates(dataset: DatasetConfig) -> list[str]:
     return faults
 
 
-def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
+def _faults_of_language_modelling(task: LanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
     faults = []
-    if not 0 < task.mask_probability < 1:
+    if isinstance(task, MaskedLanguageModellingConfig) and not 0 < task.mask_probability < 1:
         faults.append(f"task.mask_probability must be between 0 and 1, got {task.mask_probability}.")
+    if task.join not in ("none", "lines", "documents"):
+        faults.append(f"task.join must be none | lines | documents, got {task.join!r}.")
+    elif task.join != "none" and "text_pair" in dataset.columns:
+        faults.append(
+            f"task.join={task.join} is for rows of one text, and {dataset.name} has pairs (the role text_pair). "
+            "Set task.join=none."
+        )
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
@@ -180,7 +193,8 @@ def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[
 
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
-    "masked_language_modelling": _faults_of_masked_language_modelling,
+    "masked_language_modelling": _faults_of_language_modelling,
+    "causal_language_modelling": _faults_of_language_modelling,
     "token_classification": _faults_of_token_classification,
     "retrieval": _faults_of_retrieval,
     "multiple_choice": _faults_of_multiple_choice,

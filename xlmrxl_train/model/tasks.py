@@ -50,6 +50,7 @@ class _TaskModel(PreTrained):
     """An encoder and the part of forward that all task heads share."""
 
     head_modules: ClassVar[tuple[str, ...]] = ("classifier",)
+    head_is_of_its_kind: ClassVar[bool] = True
     reads_first_tokens: ClassVar[bool] = False  # then the states are those of each sequence's first token, [B, D]
 
     def __init__(self, config: XLMRobertaXLConfig, *, add_pooling_layer: bool = False) -> None:
@@ -73,6 +74,7 @@ class _TaskModel(PreTrained):
 class XLMRobertaXLForSequenceClassification(_TaskModel):
     """Classify, tag with several labels, or score whole sequences, by `problem_type`."""
 
+    head_has_labels: ClassVar[bool] = True
     reads_first_tokens: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
@@ -175,6 +177,8 @@ def _flatten(values: Tensor | None, sequences: PackedSequences | None) -> Tensor
 
 class XLMRobertaXLForTokenClassification(_TaskModel):
     """Classify every token."""
+
+    head_has_labels: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)

@@ -2,6 +2,7 @@
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.tasks.causal_language_modelling import CausalLanguageModelling
 from xlmrxl_train.tasks.masked_language_modelling import MaskedLanguageModelling
 from xlmrxl_train.tasks.multiple_choice import MultipleChoice
 from xlmrxl_train.tasks.retrieval import Retrieval
@@ -12,6 +13,7 @@ from xlmrxl_train.tasks.token_classification import TokenClassification
 TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "masked_language_modelling": MaskedLanguageModelling,
+    "causal_language_modelling": CausalLanguageModelling,
     "token_classification": TokenClassification,
     "retrieval": Retrieval,
     "multiple_choice": MultipleChoice,

@@ -36,6 +36,7 @@ class Task(ABC):
     model_class: ClassVar[type]  # the public model whose head it trains
     default_metrics: ClassVar[tuple[str, ...]]
     encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
+    supervised: ClassVar[bool] = True  # False: it learns from text alone, so that no label of a language is used
     trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
     decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
 
