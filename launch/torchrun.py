@@ -60,6 +60,10 @@ def arguments(options: list[str], words: list[str], folder: Path) -> argparse.Na
     """Return torchrun's arguments: one rank per GPU, and all but the first one write to files in the run's folder."""
     os.environ.setdefault("PET_NPROC_PER_NODE", str(max(1, torch.cuda.device_count())))  # the option's default
     parsed = torchrun.get_args_parser().parse_args([*options, "--module", "xlmrxl_train", *words])
+    if ":" in parsed.nnodes:
+        # Else the machine with rank 0 keeps its store for all rounds and tells nobody where it is in a later one: a
+        # machine that joins waits for that in vain, and takes the job down with it (torch 2.13).
+        os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     ranks = torchrun.determine_local_world_size(parsed.nproc_per_node)
     parsed.log_dir = parsed.log_dir or str(folder / "logs" / socket.gethostname())
     parsed.redirects = ",".join(f"{rank}:3" for rank in range(1, ranks)) or "0"

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
+from xlmrxl_train.checks.tasks import METRICS
 from xlmrxl_train.cli import load_config
 from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, RetrievalConfig, Zero3Config
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 
 # A value that breaks a rule, by the rule's words or, where there are several ways to break it, by key.
 BROKEN = {
@@ -21,10 +23,12 @@ BROKEN = {
     "between 0 and 1": 1.5,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
+    "1 or more": 0.5,
     "mean | first": "max",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
+    "xtreme or null": "glue",
     "1 to 128 characters, none of / \\ # ? % :": "a/b",
     "words of 1 to 64 characters": ["x" * 65],
     "none | full | selective | every_<n> with n from 2": "every_1",
@@ -121,8 +125,7 @@ LABELS = "entailment, neutral, contradiction"
         (
             "task.problem_type",
             "multi_label_classification",
-            "task.problem_type=multi_label_classification has no metric yet, so that a run cannot be scored. "
-            "Use single_label_classification.",
+            "dataset.metrics must suit the task (micro_f1, multilabel_macro_f1), got accuracy, macro_f1. Choose other",
         ),
         (
             "task.problem_type",
@@ -181,12 +184,156 @@ def test_a_data_set_without_languages(recipe: Callable[[], Config]) -> None:
             {"text": "a", "label": "b"},
             "dataset.columns has no role 'label'. Its roles are text, text_pair.",
         ),
-        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (perplexity), got accuracy. Choose"),
+        (
+            "dataset.metrics",
+            ["accuracy"],
+            "dataset.metrics must suit the task (loss, perplexity), got accuracy.",
+        ),
+        ("task.join", "files", "task.join must be none | lines | documents, got 'files'."),
+        (
+            "task.join",
+            "lines",
+            "task.join=lines is for rows of one text, and sample parallel has pairs (the role text_pair). "
+            "Set task.join=none.",
+        ),
     ],
 )
 def test_masked_language_modelling(key: str, value: Any, message: str) -> None:
     faults = faults_of(put(load_config(["recipe=demo_pretrain"]), key, value))
     assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "dataset.labels",
+            [],
+            "dataset.labels must name two or more choices in order, as the data set writes them, got [].",
+        ),
+        ("dataset.labels", ["0", "0"], "dataset.labels must differ from one another, got 0 more than once."),
+        ("dataset.label_values", {"A": "2"}, "dataset.label_values must lead to dataset.labels, got 2."),
+        (
+            "dataset.labels",
+            ["0", "1", "2"],
+            "dataset.columns must name one column as choices, or 3 as choice1 to choice3, one per label, got choice1, "
+            "choice2.",
+        ),
+        (
+            "dataset.columns",
+            {"context": "a", "label": "b"},
+            "dataset.columns must name one column as choices, or 2 as choice1 to choice2, one per label, got none.",
+        ),
+        (
+            "dataset.columns",
+            {"question": "q", "choice1": "a", "choices": "b", "label": "c"},
+            "dataset.columns must name one column as choices, or 2 as choice1 to choice2, one per label, got choice1, "
+            "choices.",
+        ),
+        (
+            "dataset.columns",
+            {"choices": "a", "label": "b"},
+            "dataset.columns must name a column for context or question, got {'choices': 'a', 'label': 'b'}.",
+        ),
+        (
+            "dataset.columns",
+            {"context": "a", "question": "q", "choices": "b"},
+            "dataset.columns must name a column for label, got ",
+        ),
+        (
+            "dataset.columns",
+            {"context": "a", "question": "q", "choices": "b", "label": "c", "premise": "d"},
+            "dataset.columns has no role 'premise'. Its roles are context, question, choices, choice1, choice2, label.",
+        ),
+        (
+            "dataset.templates",
+            {"txt": "{context}"},
+            "dataset.templates has no text 'txt'. Its texts are text, text_pair.",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{premise}"},
+            "dataset.templates.text must be text with {context} and {question}, each at most once, got '{premise}'.",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{context} {context}"},
+            "dataset.templates.text must be text with {context} and {question}, each at most once, got '{context} {con",
+        ),
+        (
+            "dataset.templates",
+            {"text": "So?"},
+            "dataset.templates.text must be text with {context} and {question}, each",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{context!r}"},
+            "dataset.templates.text must be text with {context} and {question}",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{context:>9}"},
+            "dataset.templates.text must be text with {context} and {question}",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{context} {choice}"},
+            "dataset.templates.text must be text with {context} and {question}, each at most once, got '{context} {cho",
+        ),
+        (
+            "dataset.templates",
+            {"text": "{context"},
+            "dataset.templates.text must be text with {context} and {question}, got '{context' (expected '}' before "
+            "end of string). Write {{ for a brace.",
+        ),
+        (
+            "dataset.templates",
+            {"text_pair": "{context} {choice}"},
+            "dataset.templates.text_pair must be text with {question} and {choice}, each at most once, got ",
+        ),
+        ("dataset.templates", {"text_pair": "So"}, "dataset.templates.text_pair must have {choice}, got 'So'."),
+        ("dataset.metrics", ["macro_f1"], "dataset.metrics must suit the task (accuracy), got macro_f1. Choose others"),
+    ],
+)
+def test_multiple_choice(key: str, value: Any, message: str) -> None:
+    faults = faults_of(put(load_config(["recipe=xcopa"]), key, value))
+    assert any(fault.startswith(message) for fault in faults), faults
+
+
+def test_a_mixture_of_choices_may_have_other_numbers_of_them() -> None:
+    config = load_config(["recipe=belebele"])
+    assert len(config.dataset.labels) == 4 and len(config.mixture["siqa"].labels) == 3
+    config.mixture["siqa"].labels = ["1", "2"]
+    (fault,) = faults_of(config)
+    assert fault.startswith("mixture.siqa.columns must name one column as choices, or 2 as choice1 to choice2, one per")
+
+
+@pytest.mark.parametrize("key", ["evaluate.test", "evaluate.predictions"])
+def test_a_submission_is_made_of_test_predictions(key: str, recipe: Callable[[], Config]) -> None:
+    config = put(put(recipe(), "evaluate.submission", "xtreme"), key, False)
+    got = "false and true" if key == "evaluate.test" else "true and false"
+    assert faults_of(config) == [
+        f"evaluate.submission needs evaluate.test=true and evaluate.predictions=true, got {got}. Set both, or "
+        "evaluate.submission=null."
+    ]
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_the_metrics_of_a_problem_suit_it(problem: str, recipe: Callable[[], Config]) -> None:
+    config = put(recipe(), "task.problem_type", problem)
+    config.dataset.labels = [] if problem == "regression" else config.dataset.labels
+    config.dataset.metrics = list(SequenceClassification.metrics_of[problem])
+    assert faults_of(config) == []
+    assert METRICS[problem] == SequenceClassification.metrics_of[problem]
+
+
+def test_causal_language_modelling_reads_what_masked_does() -> None:
+    causal = load_config(["recipe=clm", "dataset=sample_parallel", "task.join=none"])
+    assert faults_of(causal) == [] and causal.dataset.kind == "masked_language_modelling"
+    put(put(causal, "dataset.metrics", ["accuracy"]), "task.join", "x")
+    faults = faults_of(causal)
+    assert faults[0] == "task.join must be none | lines | documents, got 'x'."
+    assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
 
 
 @pytest.mark.parametrize(
@@ -277,6 +424,10 @@ def test_faults_of_retrieval() -> None:
         "dataset.columns must name a column for text_pair, got {'text': 'a', 'label': 'b'}. Add text_pair: <column>.",
     ]
     config = load_config(["recipe=bucc"])
+    config.train.shots = 3
+    wanted = "mixture and train.shots are for training, and retrieval trains nothing. Leave them out."
+    assert faults_of(config) == [wanted]
+    config.train.shots = 0
     config.dataset.columns = {"text": "a", "gold": "b"}
     assert faults_of(config) == [
         "dataset.columns must name a column for side, got {'text': 'a', 'gold': 'b'}. Add side: <column>."

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from xlmrxl_train.cli import COMMANDS, main
-from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, load_config, load_run_config
 from xlmrxl_train.cli.help import MOST_USED
+from xlmrxl_train.cli.library import library
 from xlmrxl_train.cli.sweep import plan
 from xlmrxl_train.cli.typed import keys_of
 from xlmrxl_train.config import Config, DDPConfig, SequenceClassificationConfig, StrategyConfig, to_dict
@@ -396,6 +397,28 @@ def test_a_failed_job_does_not_lose_the_others(tmp_path: Path) -> None:
     assert [row[1] for row in table] == ["finished", "refused", "failed", "refused"]
     assert done.stderr.count("seed must be 0 or more, got -1.") == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_xtremes_recipes_end_in_its_table(tmp_path: Path) -> None:
+    """One task runs, one has no data here; started again, the finished one is skipped; the table marks the others."""
+    words = (
+        "-m recipe=xtreme/xnli,xtreme/paws_x model=tiny data.source=sample data.limit=20 train.max_steps=2 "
+        "evaluate.bootstrap=10"
+    ).split()
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()[-3:-1]] == ["finished", "refused"]
+    command = "side by side: xlmrxl report runs/xtreme/xnli/seed-1"
+    assert done.stdout.splitlines()[-1] == command
+    before = (tmp_path / "runs/xtreme/xnli/seed-1/report.json").stat().st_mtime_ns
+    again = run(*words, cwd=tmp_path)
+    assert "runs/xtreme/xnli/seed-1 is finished" in again.stderr and again.stdout.splitlines()[-1] == command
+    assert (tmp_path / "runs/xtreme/xnli/seed-1/report.json").stat().st_mtime_ns == before
+    page = run(*command.split()[4:], cwd=tmp_path)
+    assert page.returncode == 0, page.stderr
+    assert "| XNLI | accuracy | " in page.stdout and "| stand-in data | none known | none known |" in page.stdout
+    assert "| PAWS-X | accuracy | not run | not run | none known | none known |" in page.stdout
 
 
 def test_ctrl_c_ends_a_sweep_with_130(tmp_path: Path) -> None:

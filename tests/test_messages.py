@@ -67,7 +67,12 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.columns has no role 'text_par'. Its roles are text, text_pair, label.",
         ),
         ("task.problem_type=regression", "dataset.labels must be empty for regression, got entailment"),
-        ("task.problem_type=multi_label_classification", "has no metric yet, so that a run cannot be scored. Use"),
+        (
+            "task.problem_type=multi_label_classification",
+            "dataset.metrics must suit the task (micro_f1, multilabel_",
+        ),
+        ("evaluate.submission=glue", "evaluate.submission must be xtreme or null, got 'glue'."),
+        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, "),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",
@@ -314,6 +319,19 @@ def test_a_damaged_charsmap_is_named(charsmap: str, capsys: Capture) -> None:
     [
         (["dataset.skip_labels=[entailment,neutral,contradiction]"], "train split of en: expected examples, got none."),
         (["model.max_position_embeddings=64", "task.max_length=63"], "task.max_length must be at most model.max_pos"),
+        (
+            ["strategy=zero3_nvme"],
+            "strategy.nvme_path must be a folder on a local disk, got null. Give strategy",
+        ),
+        (["strategy=zero3_nvme", "strategy.nvme_path=x"], "strategy.nvme_path must be an absolute path, got 'x'."),
+        (
+            ["strategy=zero3", "strategy.hierarchical_size=2", "strategy.device=cpu"],
+            "strategy.hierarchical_size must divide the number of ranks, 1, got 2. Use the number of GPUs of a machine",
+        ),
+        (
+            ["strategy=zero3", "strategy.quantized_gradients=true", "strategy.device=cpu"],
+            "strategy.quantized_gradients must be false on cpu, got true: DeepSpeed quantizes in CUDA alone. Leave it",
+        ),
         (["-m", "seed=1,2", "--cfg", "job"], "--cfg shows one configuration, -m makes many. Leave one of them out."),
     ],
 )

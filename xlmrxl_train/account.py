@@ -1,19 +1,20 @@
 """What a run says of itself: what is about to be trained, how scores came about, the scores."""
 
-import json
 import math
-from pathlib import Path
+from dataclasses import asdict, replace
 
-from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.protocol import Protocol
+from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.parallel import Strategy
-from xlmrxl_train.session import Session, TrainingSet
+from xlmrxl_train.session import Session
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.trainer import total_steps
+from xlmrxl_train.training_sets import TrainingSet
 
 Scores = dict[str, LanguageScore]
 
@@ -54,19 +55,30 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
     """Return how the scores of this session's run came about."""
     config = session.config
     used = [(training.source, "train", training.languages) for training in session.training_sets]
+    used += [(session.source, name, [code]) for code, name in session.shot_splits().items()]
     used += [(session.source, split, session.evaluate_languages)]
     used += [(session.source, "validation", session.select_languages)] if selecting else []
     stand_ins = [
         text for source, part, languages in used for code in languages for text in source.stand_ins(part, code)
     ]
+    stand_ins += [text for parent in session.parents for text in parent["stand_ins"]]
     return Protocol(
         recipe=config.run.recipe,
         model=redact(config.model.path or config.model.name),
+        kind=config.task.kind,
+        labelled=session.task.learns_from_labels,
         dataset=config.dataset.name,
         split=split,
         source=session.source.kind,
         train_languages=session.train_languages,
-        training={training.config.name: training.languages for training in session.training_sets},
+        training=_by_name(session.training_sets),
+        translated=[
+            code
+            for code in session.train_languages
+            if any(training.source.translated(code) for training in session.training_sets if code in training.languages)
+        ],
+        sampling_temperature=config.train.sampling_temperature,
+        shots={code: asdict(shots) for code, shots in session.shots.items()},
         select_split="validation" if selecting else None,
         select_languages=session.select_languages if selecting else [],
         select_metric=session.task.metrics[0],
@@ -76,19 +88,21 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         steps=state.step,
         tokens=state.tokens,
         selected_step=selected,
+        parents=session.parents,
     )
 
 
-def trained_protocol(session: Session, folder: Path) -> Protocol:
-    """Return the protocol of the run in `folder`, from its report, for an evaluation of its model in this session."""
-    now = protocol(session, "test", TrainState(), 0, selecting=False)
-    report = folder / "report.json"
-    if report.is_file():
-        then = json.loads(report.read_text(encoding="utf-8"))["protocol"]
-        changed = {"dataset": now.dataset, "source": now.source, "limit": now.limit, "split": now.split}
-        stand_ins = list(dict.fromkeys([*then["stand_ins"], *now.stand_ins]))
-        return Protocol(**(then | changed | {"stand_ins": stand_ins}))
-    return now
+def evaluated_again(session: Session, trained: Protocol) -> Protocol:
+    """Return the protocol of a run whose model is evaluated in this session, perhaps on another data set."""
+    tested = [text for code in session.evaluate_languages for text in session.source.stand_ins("test", code)]
+    return replace(
+        trained,
+        dataset=session.config.dataset.name,
+        source=session.source.kind,
+        split="test",
+        limit=session.config.data.limit,
+        stand_ins=list(dict.fromkeys([*trained.stand_ins, *tested])),
+    )
 
 
 def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> None:
@@ -96,16 +110,18 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
     total = sum(shape.numel() for shape in strategy.shapes.values())
     trainable = sum(strategy.shapes[name].numel() for name in strategy.trainable)
     steps = total_steps(session.config, batches.steps_per_epoch)
-    corpus = batches.corpus
+    corpus, filled = batches.corpus, [training for training in session.training_sets if training.languages]
     say = session.console.say
     say(f"run     {session.config.run.dir}")
     say(
         f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
     )
     say(
-        f"data    {'; '.join(_described(training) for training in session.training_sets)}: "
+        f"data    {'; '.join(map(_described, filled)) or f'shots of {session.config.dataset.name}'}: "
         f"{len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens"
     )
+    for code, shots in session.shots.items():
+        say(f"        {len(shots.ids)} shots of {code}, drawn from its {shots.split} split")
     for text in protocol(session, "test", TrainState(), 0, selecting=True).stand_ins:
         say(f"        stand-in: {text}")
     if session.left_out_languages:
@@ -114,6 +130,15 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )
+
+
+def _by_name(sets: list[TrainingSet]) -> dict[str, list[str]]:
+    """Return the languages of each training set, by its name for people; two of one name count as one."""
+    languages: dict[str, list[str]] = {}
+    for training in sets:
+        known = languages.setdefault(training.config.name, [])
+        known += [code for code in training.languages if code not in known]
+    return {name: codes for name, codes in languages.items() if codes}
 
 
 def _described(training: TrainingSet) -> str:

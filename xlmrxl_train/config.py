@@ -60,10 +60,12 @@ class FileSet:
 
     path: str = key("", "below data.root; {language} stands for the language's code; * for any text")
     parallel: dict[str, str] = key(
-        {}, "instead of path: column -> text file; line n of each belongs to line n of the others"
+        {},
+        "instead of path: column -> text file, line n of each belonging to line n of the others; with format=tsv, csv, "
+        "jsonl or parquet: name -> table, whose columns are then <name>.<column>",
     )
     format: str = key(
-        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc; auto: by suffix, also .gz"
+        "auto", "tsv | csv | jsonl | parquet | conll | conllu | squad | text | bucc | udhr; auto: by suffix, also .gz"
     )
     header: bool = key(True, "whether the first row of a tsv or csv names the columns")
     column_names: list[str] = key([], "names of the columns where there is no header")
@@ -72,6 +74,7 @@ class FileSet:
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
     languages: list[str] = key([], "the languages these files hold; empty: all of the data set's")
     part: list[float] = key([], "[0.0, 0.5] takes the first half of the rows; empty: all")
+    translated: bool = key(False, "whether a machine translated them into the language; reports say translate-train")
     stand_in: str | None = key(None, "why this is not the official split; stamped on every report that used it")
 
 
@@ -94,10 +97,11 @@ class HubConfig:
         "{language}", "{language} stands for the language's code, {language_name} for its English name"
     )
     language_names: dict[str, str] = key({}, "code -> name, where the Hub's name of a language is another")
-    train: str | None = key("train", "the Hub's name of the split; null: there is none")
+    train: str | None = key("train", "the Hub's name of the split, or a part of it: train[:99%]; null: there is none")
     validation: str | None = key("validation", "likewise")
     test: str | None = key("test", "likewise")
     missing: dict[str, list[str]] = key({}, "split -> languages that have none: {validation: [th]}")
+    translated: list[str] = key([], "languages into which a machine translated the training split")
     columns: dict[str, str] = key({}, "role -> column, where it differs from dataset.columns")
     id_prefixes: dict[str, str] = key(
         {}, "language -> how the ids of its rows begin, where one configuration holds all and no column says which"
@@ -121,6 +125,11 @@ class DatasetConfig:
     labels: list[str] = key([], "class names in the order of their ids")
     label_values: dict[str, str] = key({}, "a label as the files write it -> class name, where they differ")
     skip_labels: list[str] = key([], "rows with these labels are left out (XNLI's '-')")
+    templates: dict[str, str] = key(
+        {},
+        "multiple choice: text of {context} and {question}, text_pair of {choice} and maybe {question}; left out: "
+        "context and question beside the choice",
+    )
     metrics: list[str] = key([], "the first one selects the checkpoint; empty: the task's")
     hub: HubConfig | None = key(None, "where it lies on the Hub")
     files: FilesConfig | None = key(None, "where it lies below data.root")
@@ -154,9 +163,17 @@ class SequenceClassificationConfig(TaskConfig):
     kind: str = key("sequence_classification", "set by the choice of task")
     problem_type: str = key(
         "single_label_classification",
-        "single_label_classification | multi_label_classification | regression, the Hub's names",
+        "single_label_classification | multi_label_classification | regression, the Hub's names; of several labels "
+        "those with a logit above 0 are predicted; numbers are learnt as they are written, so scale large ones before",
     )
     class_weights: list[float] = key([], "one weight per class in the loss; empty: all 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class MultipleChoiceConfig(TaskConfig):
+    """Which of a few choices answers a question about a context; of a text too long the context is cut."""
+
+    kind: str = key("multiple_choice", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -172,11 +189,31 @@ class TokenClassificationConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class MaskedLanguageModellingConfig(TaskConfig):
+class LanguageModellingConfig(TaskConfig):
+    """What the two kinds of language modelling have in common."""
+
+    join: str = key(
+        "none",
+        "none | lines | documents; none: a row is a sequence, cut at max_length; lines: consecutive rows are joined "
+        "into sequences of up to max_length, a blank row ends a document; documents: the lines of rows are, each row "
+        "being a document",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class MaskedLanguageModellingConfig(LanguageModellingConfig):
     """Predict hidden tokens of a text, or of a sentence and its translation (the role text_pair) in one sequence."""
 
     kind: str = key("masked_language_modelling", "set by the choice of task")
     mask_probability: float = key(0.15, "share of tokens to predict; of these 80 % are masked, 10 % random, 10 % kept")
+    whole_word: bool = key(False, "predict all pieces of a word or none; in scripts without spaces a piece is a word")
+
+
+@dataclass(kw_only=True, slots=True)
+class CausalLanguageModellingConfig(LanguageModellingConfig):
+    """Predict each token of a text from those before it."""
+
+    kind: str = key("causal_language_modelling", "set by the choice of task")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -304,8 +341,11 @@ class Zero3NvmeConfig(Zero3OffloadConfig):
     """ZeRO-3 with moments and float32 weights on a local disk."""
 
     name: str = key("zero3_nvme", "set by the choice of strategy")
-    nvme_path: str | None = key(None, "folder on a fast local disk; must be given")
-    offload_parameters: bool = key(False, "parameters on the disk too; false: on the device")
+    nvme_path: str | None = key(None, "folder on a fast local disk, for one run alone; must be given")
+    sub_group_mb: float = key(
+        1000.0, "megabytes of float32 weights read, moved and written together; 4 times as much memory is page-locked"
+    )
+    offload_parameters: bool = key(False, "parameters in host memory; false: on the device")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -332,7 +372,23 @@ class ScheduleConfig:
 class TrainConfig:
     """The loop."""
 
-    languages: list[str] = key(["en"], "languages to train on; [all]: every language of the data set")
+    languages: list[str] = key(
+        ["en"], "languages to train on; [all]: every language of the data set; []: on shots alone"
+    )
+    shots: int = key(0, "few-shot: labelled examples to train on in each of shot_languages, drawn by the seed")
+    shot_languages: list[str] = key(
+        [], "of the evaluated data set; empty: the evaluated languages that are not trained on in whole"
+    )
+    shot_split: str = key(
+        "auto",
+        "auto | train | validation, what shots are drawn from; auto: the training split where the language has one; "
+        "shots from validation are left out of it when it is scored, in every language",
+    )
+    sampling_temperature: float = key(
+        1.0,
+        "T: of n examples in a data set and language, an epoch has a share by n^(1/T); 1: each once; above 1: those of "
+        "small tables again and again, of large ones a part; XLM-R's alpha is 1/T, 0.3 there",
+    )
     epochs: float = key(3.0, "passes over the training data")
     max_steps: int | None = key(None, "optimizer steps; null: as many as train.epochs needs")
     batch_size: int = key(32, "examples per optimizer step, over all ranks")
@@ -374,6 +430,9 @@ class EvaluateConfig:
     tokens_per_batch: int = key(16384, "tokens per forward pass on one rank")
     bootstrap: int = key(1000, "resamples for the 95 % interval")
     predictions: bool = key(True, "write every test prediction to <run>/predictions/<language>.jsonl")
+    submission: str | None = key(
+        None, "xtreme: write test predictions also as XTREME's evaluate.py reads them, to <run>/submission; null: no"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -425,9 +484,11 @@ VARIANTS: dict[str, dict[str, type]] = {
     "task": {
         "sequence_classification": SequenceClassificationConfig,
         "masked_language_modelling": MaskedLanguageModellingConfig,
+        "causal_language_modelling": CausalLanguageModellingConfig,
         "question_answering": QuestionAnsweringConfig,
         "token_classification": TokenClassificationConfig,
         "retrieval": RetrievalConfig,
+        "multiple_choice": MultipleChoiceConfig,
     },
     "strategy": {
         "auto": StrategyConfig,
@@ -463,6 +524,7 @@ FREE = (
     "evaluate.tokens_per_batch",
     "evaluate.bootstrap",
     "evaluate.predictions",
+    "evaluate.submission",
 )
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlmrxl_train.account import Scores, introduce, log_scores, protocol, selection_score, trained_protocol
+from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.report import Report
+from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.launcher import is_first
+from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -159,6 +161,7 @@ class Training:
             seed=config.seed,
             batch_size=config.train.batch_size,
             token_budget=config.train.tokens_per_micro_batch,
+            temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,
         )
@@ -202,6 +205,7 @@ class Training:
             with writing(self.folder.path / "predictions"):
                 scores = self.evaluator.evaluate(self.corpora[split], intervals=True, folder=folder)
             log_scores(session, self.metrics, scores, step=state.step, split=split)
+            submit(session, self.folder.path)
         report = Report(
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
@@ -225,7 +229,8 @@ def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> 
         Stopped: A stop was requested while rows were read.
     """
     config = session.config
-    languages = {"train": session.train_languages} if session.task.trains else {}
+    trained = list(dict.fromkeys([*session.train_languages, *session.shot_languages]))
+    languages = {"train": trained} if session.task.trains else {}
     if config.evaluate.every != 0:
         languages["validation"] = session.validation_languages()
     if config.evaluate.test:
@@ -241,10 +246,11 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         config: What to evaluate; by default what the run itself evaluated.
 
     Raises:
-        RunError: The folder is not a run, or has no model yet.
+        RunError: The folder is not a run, or has no model or no report yet.
     """
     run = RunFolder(Path(folder))
     run.check_has_model()
+    trained = protocol_of(run.path)
     config = config or run.read_config()
     config.model.path = config.tokenizer.path = str(run.path / "model")
     session = Session.open(config, training=False)
@@ -255,8 +261,9 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
+        submit(session, target)
         report = Report(
-            protocol=trained_protocol(session, run.path),
+            protocol=evaluated_again(session, trained),
             languages=scores,
             metrics=session.task.metrics,
             notes=session.task.notes,
@@ -269,6 +276,15 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
         return report
     finally:
         session.world.close()
+
+
+def submit(session: Session, folder: Path) -> None:
+    """Write the predictions in a folder as a benchmark's own script reads them, if that was asked for."""
+    if session.config.evaluate.submission and session.world.is_first:
+        with writing(folder / "submission"):
+            write_submission(
+                folder / "predictions", folder / "submission", session.config.dataset, session.evaluate_languages
+            )
 
 
 def prepare(config: Config) -> None:

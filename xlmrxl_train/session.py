@@ -1,8 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,19 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, DatasetConfig, ModelConfig, ZeroConfig, leaves
+from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
+from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.submission import xtreme_task
 from xlmrxl_train.hub import resolve_model
+from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
@@ -29,6 +31,7 @@ from xlmrxl_train.parallel import (
     Statement,
     Strategy,
     World,
+    check_engine,
     check_memory,
     differences,
     make_strategy,
@@ -42,22 +45,10 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
-
-logger = logging.getLogger(__name__)
+from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
 NEW_WEIGHTS = 1 << 40  # the stream of random numbers for weights that no checkpoint holds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingSet:
-    """A data set to train on, and what reads it."""
-
-    key: str  # its name in Config.mixture; "": it is Config.dataset
-    config: DatasetConfig
-    source: Source
-    task: Task
-    languages: list[str]
 
 
 @dataclass(kw_only=True)
@@ -71,6 +62,8 @@ class Session:
     tokenizer: Tokenizer
     task: Task
     training_sets: list[TrainingSet]
+    parents: list[dict[str, Any]]  # protocols of the runs that the weights came from
+    shots: dict[str, Shots] = field(default_factory=dict)  # by language; known when the training split is open
 
     @classmethod
     def open(cls, config: Config, *, training: bool | None = None) -> "Session":
@@ -99,6 +92,8 @@ class Session:
         task = make_task(config.task, config.dataset, tokenizer)
         for metric in task.metrics:
             load_metric(metric)
+        if config.evaluate.submission:
+            xtreme_task(config.dataset)
         session = cls(
             config=config,
             world=world,
@@ -106,9 +101,11 @@ class Session:
             source=source,
             tokenizer=tokenizer,
             task=task,
-            training_sets=_training_sets(config, source, task),
+            training_sets=open_training_sets(config, source, task),
+            parents=[] if training is False else parents_of(config.model.path),
         )
-        for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages]):
+        session.shot_splits()
+        for code in dict.fromkeys([*session.train_languages, *session.evaluate_languages, *session.shot_languages]):
             language(code)  # reports name it; better refused now than after training
         lacking = [code for code in config.evaluate.select_languages if code not in session.select_languages]
         if lacking and config.evaluate.select == "best" and config.evaluate.every != 0:
@@ -116,16 +113,50 @@ class Session:
                 f"evaluate.select_languages must have a validation split of {config.dataset.name}, "
                 f"got {', '.join(lacking)}. Choose others, or set evaluate.select=last."
             )
-        outline, _ = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        outline, weights = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
+        if training is False and weights.report and weights.report.misfit:
+            raise ConfigError(
+                f"dataset={config.dataset.name} must suit the trained model, but {weights.report.misfit}. "
+                "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
+            )
         training = training and task.trains
-        if training is not None and (warning := check_memory(world, config.strategy, outline, training=training)):
-            console.say(warning)
+        if training is not None:
+            if warning := check_memory(world, config.strategy, outline, training=training):
+                console.say(warning)
+            check_engine(world, config.strategy, outline)
         return session
 
     @property
     def train_languages(self) -> list[str]:
         """Return the languages to train on, over all data sets."""
         return list(dict.fromkeys(code for training in self.training_sets for code in training.languages))
+
+    @property
+    def shot_languages(self) -> list[str]:
+        """Return the languages of the evaluated data set of which a few examples are trained on."""
+        settings = self.config.train
+        if not settings.shots:
+            return []
+        trained = [] if self.config.mixture else self.train_languages
+        return settings.shot_languages or [code for code in self.evaluate_languages if code not in trained]
+
+    def shot_splits(self) -> dict[str, str]:
+        """Return the split that the shots of each language are drawn from.
+
+        Raises:
+            ConfigError: A language has none.
+        """
+        wanted = self.config.train.shot_split
+        names = ("train", "validation") if wanted == "auto" else (wanted,)
+        splits = {
+            code: next((name for name in names if self.source.has(name, code)), "") for code in self.shot_languages
+        }
+        if lacking := [code for code, name in splits.items() if not name]:
+            raise ConfigError(
+                f"train.shot_languages must have a {' or '.join(names)} split of {self.config.dataset.name}, "
+                f"got {', '.join(lacking)}. Choose other languages, or another train.shot_split."
+            )
+        return splits
 
     @property
     def evaluate_languages(self) -> list[str]:
@@ -151,7 +182,8 @@ class Session:
         """Open a split, tokenised; rank 0 fills the cache, the others wait for it.
 
         Args:
-            split: train, which may be of several data sets, validation or test.
+            split: train, which may be of several data sets, and decides which examples validation goes without: open
+                it first. Or validation, or test.
             languages: Of these only.
             stop: Whether to leave off reading rows.
 
@@ -159,7 +191,15 @@ class Session:
             Stopped: A stop was requested while rows were read.
             ConfigError: A rank does not find the data that rank 0 has.
         """
-        world, parts = self.world, self._parts(split, languages)
+        parts = self._parts(split, languages)
+        corpus = self._open(split, parts, stop)
+        if split == "train":
+            drawn = [(part, table.ids) for part, table in zip(parts, corpus.tables, strict=True) if part.draw]
+            self.shots = {part.language: Shots(split=part.split, ids=ids) for part, ids in drawn}
+        return corpus
+
+    def _open(self, split: str, parts: list[Part], stop: Callable[[], bool]) -> Corpus:
+        world = self.world
 
         def check() -> None:
             for part in parts:
@@ -197,11 +237,23 @@ class Session:
     def _parts(self, split: str, languages: list[str]) -> list[Part]:
         """Return what the tables of a split are made of."""
         if split != "train":
-            return [Part(split=split, language=code, source=self.source, encoder=self.task) for code in languages]
-        return [
+            # In every language, since parallel data sets have translations of a shot under its id.
+            drawn = [id_ for shots in self.shots.values() if shots.split == split for id_ in shots.ids]
+            left_out = tuple(dict.fromkeys(drawn))
+            return [
+                Part(split=split, language=code, source=self.source, encoder=self.task, without=left_out)
+                for code in languages
+            ]
+        whole = [
             Part(split=split, language=code, source=training.source, encoder=training.task, dataset=training.key)
             for training in self.training_sets
             for code in training.languages
+            if code in languages
+        ]
+        draw = Draw(count=self.config.train.shots, seed=self.config.seed)
+        return whole + [
+            Part(split=name, language=code, source=self.source, encoder=self.task, draw=draw)
+            for code, name in self.shot_splits().items()
             if code in languages
         ]
 
@@ -222,8 +274,8 @@ class Session:
 
     def _strategy(self) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
-        if source.report and self.world.is_first:
-            source.report.log(logger, Path(str(self.config.model.path)))
+        for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
+            self.console.say(f"head    {line}")
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,
@@ -243,37 +295,6 @@ class Session:
             console=self.console,
             stop=stop,
         )
-
-
-def _training_sets(config: Config, source: Source, task: Task) -> list[TrainingSet]:
-    """Return the data sets to train on: those of the mixture, or else the one that is evaluated.
-
-    Raises:
-        ConfigError: A data set lacks the source, or a training split in any of the languages.
-    """
-    wanted = config.train.languages
-    if not config.mixture:
-        languages = list(config.dataset.languages if wanted == ["all"] else wanted)
-        return [TrainingSet(key="", config=config.dataset, source=source, task=task, languages=languages)]
-    sets = []
-    for key, dataset in config.mixture.items():
-        its_source = open_source(dataset, config.data)
-        offered = [code for code in dataset.languages if its_source.has("train", code)]
-        languages = offered if wanted == ["all"] else [code for code in wanted if code in offered]
-        if not languages:
-            raise ConfigError(
-                f"mixture.{key} must have a training split in one of train.languages ({', '.join(wanted)}), "
-                f"got {', '.join(offered) or 'none'} of {dataset.name}. Choose other languages, or leave it out."
-            )
-        encoder = make_task(config.task, dataset, task.tokenizer)
-        sets.append(TrainingSet(key=key, config=dataset, source=its_source, task=encoder, languages=languages))
-    offered = [code for training in sets for code in training.languages]
-    if missing := [code for code in wanted if wanted != ["all"] and code not in offered]:
-        raise ConfigError(
-            f"train.languages must have a training split in the mixture, got {', '.join(missing)}. "
-            f"It has {', '.join(dict.fromkeys(offered))}."
-        )
-    return sets
 
 
 def _same_settings(statements: list[Statement]) -> list[str]:
@@ -345,7 +366,8 @@ def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Pa
         settings,
         ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"],
     )
-    options |= task.model_options()
+    # Whether tokens see later ones is the task's to say, not that of the run that the weights come from.
+    options |= {"is_decoder": False} | task.model_options()
     if folder is not None:
         return XLMRobertaXLConfig.from_json_file(folder / "config.json", **options)
     options |= _given(

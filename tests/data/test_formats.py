@@ -406,7 +406,7 @@ def test_formats_by_name(tmp_path: Path) -> None:
         "conllu",
     ]
     assert named("a.xyz", "conll") == "conll"
-    choices = "tsv | csv | jsonl | parquet | conll | conllu | squad | text"
+    choices = "tsv | csv | jsonl | parquet | conll | conllu | squad | text | udhr"
     with pytest.raises(ConfigError) as caught:
         named("tatoeba.afr-eng.afr")
     assert str(caught.value) == (

@@ -81,6 +81,16 @@ def test_rows_of_two_configurations_and_a_pinned_commit(hub_server: HubServer, r
     assert offline[2].endswith("Fetch it on a machine with a network, or name a local folder.")
 
 
+def test_a_part_of_a_split(hub_server: HubServer, run_python: Callable[..., str]) -> None:
+    nli = {"repository": "team/nli", "train": "train[:75%]", "validation": "train[75%:]"}
+    first, rest = ask(
+        run_python, hub_server.url, {"hub": nli, "of": ["train", "en"]}, {"hub": nli, "of": ["validation", "en"]}
+    )
+    assert [row[1]["text_pair"] for row in first[0]] == ["train 0", "train 1", "train 2"]
+    assert [row[1]["text_pair"] for row in rest[0]] == ["train 3"] and first[1] != rest[1]
+    assert rest[0][0][2] == "team/nli/en/train[75%:] row 0"
+
+
 def test_rows_of_a_language_are_known_by_their_ids(hub_server: HubServer, run_python: Callable[..., str]) -> None:
     prefixes = {"en": "en premise 0", "de": "en premise 2", "fr": "fr"}  # all in the configuration "en"
     hub = {"repository": "team/nli", "configuration": "en", "id_prefixes": prefixes}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from xlmrxl_train.data.languages import Language, _table, language
+from xlmrxl_train.data.languages import Language, _table, language, short_code
 from xlmrxl_train.errors import DataError
 
 
 def test_codes_as_data_sets_write_them() -> None:
-    english = {"name": "English", "family": "Indo-European", "script": "Latn"}
+    english = {"base": "en", "name": "English", "family": "Indo-European", "script": "Latn"}
     for code in ("en", "eng", "eng_Latn"):
         assert language(code) == Language(code=code, **english, in_pretraining=True, pretraining_gib=300.8)
     assert language("zh").script == language("zho_Hans").script == "Hans"
@@ -21,7 +21,13 @@ def test_codes_as_data_sets_write_them() -> None:
     assert language("zho_Hant").pretraining_gib == 16.6
     assert language("arb_Arab").name == "Arabic" and language("swh_Latn").name == "Swahili"
     assert language("nqo_Nkoo") == Language(
-        code="nqo_Nkoo", name="N’Ko", family="Mande", script="Nkoo", in_pretraining=False, pretraining_gib=None
+        code="nqo_Nkoo",
+        base="nqo",
+        name="N’Ko",
+        family="Mande",
+        script="Nkoo",
+        in_pretraining=False,
+        pretraining_gib=None,
     )
     assert not language("quy_Latn").in_pretraining and not language("yo").in_pretraining
     assert language("sv").in_pretraining and language("sv").pretraining_gib is None
@@ -43,7 +49,13 @@ def test_every_code_of_the_real_data(shared_data: Path) -> None:
 
 def test_a_language_outside_the_table_has_a_name() -> None:
     assert language("sco") == Language(
-        code="sco", name="Scots", family="unknown", script="Latn", in_pretraining=False, pretraining_gib=None
+        code="sco",
+        base="sco",
+        name="Scots",
+        family="unknown",
+        script="Latn",
+        in_pretraining=False,
+        pretraining_gib=None,
     )
     assert language("sco_Latn").name.startswith("Scots")
 
@@ -87,3 +99,13 @@ def test_import_is_light() -> None:
     seconds, modules = printed.split(maxsplit=1)
     assert modules.strip() == "[]"
     assert float(seconds) < 1  # 0.05 on an idle machine
+
+
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [("en", "en"), ("eng_Latn", "en"), ("pes", "fa"), ("swh_Latn", "sw"), ("zho_Hant", "zh"), ("ast", "ast")],
+)
+def test_the_shortest_code(code: str, short: str) -> None:
+    assert short_code(code) == short
+    with pytest.raises(DataError, match="A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'"):
+        short_code("q q")

@@ -68,9 +68,24 @@ def test_a_missing_file_an_empty_pattern_and_empty_files(root: Path) -> None:
 
 
 def test_formats_that_read_one_file(root: Path) -> None:
-    assert fault(source(root, format="tsv"), language="de") == (
-        "dataset.files.train.0.parallel must be text files, one per column, or with format=bucc source, target and "
-        "gold; got format=tsv and xx, en. Mend dataset.files.train.0."
+    assert fault(source(root, format="conllu"), language="de") == (
+        "dataset.files.train.0.parallel must be text files, one per column, or tables (tsv, csv, jsonl, parquet), or "
+        "with format=bucc source, target and gold; got format=conllu and xx, en. Mend dataset.files.train.0."
+    )
+
+
+def test_row_n_of_each_table_is_one_row(root: Path) -> None:
+    (root / "de.tsv").write_text("s1\ts2\neins\tzwei\ndrei\tvier\n", encoding="utf-8")
+    (root / "en.tsv").write_text("s1\ts2\none\ttwo\nthree\tfour\n", encoding="utf-8")
+    settings = {"parallel": {"xx": "{language}.tsv", "en": "en.tsv"}, "format": "tsv"}
+    columns = {"text": "xx.s2", "text_pair": "en.s2"}
+    rows = list(source(root, columns=columns, **settings).rows("train", "de"))
+    assert [(row.values["text"], row.values["text_pair"]) for row in rows] == [("zwei", "two"), ("vier", "four")]
+    assert rows[1].where == f"{root}/de.tsv:3"
+    (root / "en.tsv").write_text("s1\ts2\none\ttwo\n", encoding="utf-8")
+    assert fault(source(root, columns=columns, **settings), language="de") == (
+        f"{root}/en.tsv row 1: expected a row beside the one in {root}/de.tsv, found the end of the file. "
+        "Give files whose rows are translations of one another."
     )
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from xlmrxl_train.evaluation.report import Protocol, Report
+from xlmrxl_train.evaluation.protocol import Protocol
+from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
 
 

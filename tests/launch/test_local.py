@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from launching import BIN, LAUNCH, LONG, QUICK, REPOSITORY, run, start, stopped, wait_for_steps, wait_until
+from launching import BIN, LAUNCH, LONG, QUICK, REPOSITORY, run, start, steps, stopped, wait_for_steps, wait_until
 
 LOCAL = LAUNCH / "local.sh"
 README = (LAUNCH / "README.md").read_text(encoding="utf-8")
@@ -30,6 +30,25 @@ def test_two_ranks_finish_and_the_first_one_speaks(tmp_path) -> None:
     assert (folder / "report.json").is_file()
     assert len(list(folder.glob("logs/*/local_*/attempt_0/1/stderr.log"))) == 1
     assert "Traceback" not in said and "signal handlers" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero3"])
+def test_a_divided_model_stops_goes_on_and_finishes(tmp_path, strategy) -> None:
+    folder = tmp_path / "run"
+    words = [*QUICK, "train.epochs=100", "train.checkpoint_every=50", f"strategy={strategy}", f"run.dir={folder}"]
+    launcher = start(LOCAL, "-n", "2", *words, log=tmp_path / "first")
+    wait_for_steps(folder)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=60) == 75, (tmp_path / "first").read_text()
+    step = stopped(folder)["step"]
+    code, said = run(LOCAL, "-n", "2", *words, log=tmp_path / "second")
+    assert code == 0, said
+    assert f"going on from {folder}/checkpoints/step-{step:08d}" in said
+    assert f"2 x cpu, strategy {strategy}" in said
+    assert steps(folder) == [*range(1, 201)]
+    assert (folder / "report.json").is_file() and (folder / "model" / "model.safetensors").is_file()
+    assert (folder / "checkpoints" / "step-00000200").is_dir()
 
 
 def test_a_mistake_starts_no_rank(tmp_path) -> None:

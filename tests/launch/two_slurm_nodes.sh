@@ -2,7 +2,7 @@
 # A real SLURM with two virtual nodes on this machine, in a folder of its own (root; installs Debian packages).
 #   two_slurm_nodes.sh up FOLDER      then: export SLURM_CONF=FOLDER/slurm.conf
 #   two_slurm_nodes.sh down FOLDER
-# Jobs in the partition `urgent` take the nodes away from those in `usual`.
+# Jobs in the partition `urgent` take the nodes away from those in `usual`: a node has one CPU, whatever the machine has.
 set -euo pipefail
 command=${1:?up or down}
 folder=$(realpath -m "${2:?a folder}")
@@ -35,8 +35,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 MpiDefault=none
-NodeName=n1 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17001 CPUs=$(nproc)
-NodeName=n2 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17002 CPUs=$(nproc)
+NodeName=n1 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17001 CPUs=1
+NodeName=n2 NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17002 CPUs=1
 PartitionName=usual Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=9
 CONF
@@ -55,6 +55,11 @@ CONF
 }
 
 down() {
+  scancel --user root || true
+  for _ in {1..60}; do # else their ranks would go on without SLURM
+    if [[ -z $(squeue -h 2>/dev/null) ]]; then break; fi
+    sleep 0.5
+  done
   for file in "$folder"/slurmctld.pid "$folder"/slurmd.n{1,2}.pid /run/munge/test.pid; do
     if [[ -f $file ]]; then kill "$(<"$file")" || true; fi
   done

@@ -43,6 +43,7 @@ SAMPLES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     "xquad_fair_f1": (TEXTS, ANSWERS, TEXTS[1:] + TEXTS[:1]),
     "xquad_fair_exact_match": (TEXTS, ANSWERS, TEXTS[1:] + TEXTS[:1]),
     "mining_f1": ([["a"], [], ["b", "c"]], [["a"], [], ["b", "c"]], [[], ["a"], ["b", "c"]]),
+    "loss": ([1.0, 3.0], [1, 3], [2.0, 3.0]),  # 1 nat per token; gold predictions would score 0
     "perplexity": ([0.0, 0.0], [1, 3], [2.0, 0.0]),
 }
 
@@ -100,6 +101,7 @@ EXAMPLES: dict[str, st.SearchStrategy[tuple[Any, Any]]] = {
     **dict.fromkeys([name for name in metrics.NAMES if name.endswith("exact_match")], st.tuples(WORDS, GOLD)),
     **dict.fromkeys(["squad_f1", "mlqa_f1", "xquad_fair_f1"], st.tuples(WORDS, GOLD)),
     "mining_f1": st.tuples(IDS, IDS),
+    "loss": st.tuples(st.floats(0, 100), st.integers(1, 9)),
     "perplexity": st.tuples(st.floats(0, 100), st.integers(1, 9)),
 }
 
@@ -120,8 +122,8 @@ def test_rows_stand_alone_and_their_order_does_not_matter(name: str, data: st.Da
     folded = metric.fold(rows)
     shuffled = rows[data.draw(st.permutations(range(len(rows))))]
     np.testing.assert_allclose(metric.fold(shuffled), folded, rtol=1e-9, atol=1e-9, equal_nan=True)
-    if name == "perplexity":
-        assert folded >= 1
+    if name in ("loss", "perplexity"):
+        assert folded >= (name == "perplexity")
     elif name in ("pearson", "spearman"):
         assert np.isnan(folded) or -1 <= folded <= 1
     else:

@@ -44,7 +44,7 @@ def run(job: dict, out: Path) -> dict:
     if job["optimizer"] == "sgd":
         OptimizerPlan.build = sgd
     try:
-        opened = Session.open(config)
+        opened = Session.open(config, training=True)
         trainer = trainer_of(opened, config)
     finally:
         OptimizerPlan.build = build

@@ -26,6 +26,15 @@ SMALL = [
     "model.attention_probs_dropout_prob=0",
 ]
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=25"]
+# Two training sets in two languages, of 25 and 10 examples, of which an epoch of 35 has 20 and 15 by temperature 3.
+SAMPLED = [
+    "train.sampling_temperature=3", "train.languages=[en,fr]", "data.limit=25", "mixture.a=sample_nli",
+    "mixture.a.languages=[en]", "mixture.b=sample_nli", "mixture.b.languages=[fr]",
+    "mixture.b.sample.train.0.part=[0.0,0.0125]",
+]  # fmt: skip
+CAUSAL = [
+    "recipe=clm", "model=tiny", "dataset=sample_parallel", "task.join=none", "train.languages=[de,zh]", "data.limit=25",
+]  # fmt: skip
 TAGGED = [
     "recipe=panx",
     "model=tiny",
@@ -47,6 +56,10 @@ JOBS = {
     "classification, cut": ["gradients", *CUT],
     "masked": ["gradients", *MASKED],
     "masked, cut": ["gradients", *MASKED, *CUT],
+    "sampled": ["gradients", *SAMPLED],
+    "sampled, cut": ["gradients", *SAMPLED, *CUT],
+    "causal": ["gradients", *CAUSAL],
+    "causal, cut": ["gradients", *CAUSAL, *CUT],
     "tags": ["gradients", *TAGGED],
     "tags, cut": ["gradients", *TAGGED, "train.tokens_per_micro_batch=48"],
     "scores of tags": ["scores", *TAGGED, "evaluate.tokens_per_batch=300", "evaluate.bootstrap=20"],
@@ -128,7 +141,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked", "tags", "questions"])
+@pytest.mark.parametrize("task", ["classification", "masked", "sampled", "causal", "tags", "questions"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1

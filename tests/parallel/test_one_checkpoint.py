@@ -13,11 +13,12 @@ PLACES = {
     "fsdp2 x2": (2, ["strategy=fsdp2"]),
     "zero3 x2": (2, ["strategy=zero3", *DIVIDED]),
     "zero3 x3": (3, ["strategy=zero3", *DIVIDED]),
+    "zero3_hierarchical x4": (4, ["strategy=zero3", *DIVIDED, "strategy.hierarchical_size=2"]),
     "zero1 x2": (2, ["strategy=zero1"]),
     "zero3_offload x2": (2, ["strategy=zero3_offload", *DIVIDED, "strategy.pin_memory=false"]),
 }
 ALL = ["single", "ddp x2", "fsdp2 x2", "zero3 x2", "zero3 x3"]
-MORE = ["zero1 x2", "zero3_offload x2"]
+MORE = ["zero1 x2", "zero3_offload x2", "zero3_hierarchical x4"]
 SAVED = 3  # steps before the checkpoint
 
 

@@ -15,10 +15,13 @@ STRATEGIES = {
     "zero1": (2, ["strategy=zero1"]),
     "zero2": (2, ["strategy=zero2"]),
     "zero3": (2, ["strategy=zero3", *DIVIDED]),
+    "zero3_hierarchical": (4, ["strategy=zero3", *DIVIDED, "strategy.hierarchical_size=2"]),
     "zero3_offload": (2, ["strategy=zero3_offload", *DIVIDED, "strategy.pin_memory=false"]),
 }
 CUTS = {1: [], 2: ["train.tokens_per_micro_batch=512"], 4: ["train.tokens_per_micro_batch=256"]}
 MASKED = ["recipe=demo_pretrain", "train.languages=[de,zh]", "data.limit=60", "task.max_length=48"]
+
+CAUSAL = ["recipe=clm", "model=tiny", "dataset=sample_parallel", "task.join=none", *MASKED[1:]]
 
 
 def jobs_of(strategy: str) -> dict[str, dict[str, Any]]:
@@ -28,6 +31,7 @@ def jobs_of(strategy: str) -> dict[str, dict[str, Any]]:
         for optimizer, cut in (("sgd", 1), ("sgd", 2), ("adamw", 1), ("adamw", 2), ("adamw", 4))
     }
     jobs["masked"] = {"words": [*words, *MASKED, *CUTS[4]], "optimizer": "adamw"}  # a tied matrix, unequal targets
+    jobs["causal"] = {"words": [*words, *CAUSAL, *CUTS[4]], "optimizer": "adamw"}
     jobs["bf16"] = {"words": [*words, "train.precision=bf16"], "optimizer": "adamw", "steps": 20, "lr": 1e-3}
     random = {"words": [*words, "model.hidden_dropout_prob=0.1"], "optimizer": "adamw"}
     return jobs | {"dropout": random, "dropout, looked": random | {"look": True}}
@@ -47,7 +51,7 @@ def single(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path,
 @pytest.mark.parametrize("strategy", [
     "ddp", "fsdp2", "zero3",
     *(pytest.param(name, marks=pytest.mark.slow) for name in (
-        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_offload")),
+        "fsdp2_offload", "fsdp2_hybrid", "zero1", "zero2", "zero3_hierarchical", "zero3_offload")),
 ])  # fmt: skip
 def test_three_steps_are_those_of_one_process(strategy, single, cache, tmp_path) -> None:
     reference, expected = single

@@ -70,9 +70,9 @@ def test_leaving_frees_the_group_and_its_threads_and_ranks_can_join_again() -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp2", "zero2"])
-def test_leaving_a_group_that_an_engine_keeps(strategy: str) -> None:
-    done = torchrun(LEAVING, "1", f"strategy={strategy}", seconds=100)
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
+def test_leaving_a_group_that_an_engine_keeps_and_joining_again(strategy: str) -> None:
+    done = torchrun(LEAVING, "2", f"strategy={strategy}", seconds=100)
     assert done.returncode == 0 and "terminate called" not in done.stderr, done.stderr
 
 

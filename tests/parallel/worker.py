@@ -29,6 +29,7 @@ def trainer_of(session: Session, config: Config) -> Trainer:
         seed=config.seed,
         batch_size=config.train.batch_size,
         token_budget=config.train.tokens_per_micro_batch,
+        temperature=config.train.sampling_temperature,
         rank=session.world.rank,
         world_size=session.world.size,
     )

@@ -1,6 +1,7 @@
 """Masks: how many, of which kind, the same for the same draw."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,6 +53,45 @@ def test_masks_depend_on_draw_and_example_only(task) -> None:
     assert torch.equal(both.inputs["input_ids"][42:], alone.inputs["input_ids"])
     again = task.collate([other], [(1, 2)], draw=8)
     assert not torch.equal(alone.inputs["labels"], again.inputs["labels"])
+
+
+@pytest.fixture(scope="module")
+def whole() -> MaskedLanguageModelling:
+    dataset = DatasetConfig(name="toy", kind="masked_language_modelling", columns={"text": "text"})
+    config = MaskedLanguageModellingConfig(whole_word=True)
+    return MaskedLanguageModelling(config, dataset, Tokenizer.from_path(SAMPLE_TOKENIZER))
+
+
+def test_words_are_hidden_whole_and_in_one_way(whole) -> None:
+    original = np.array(feature(whole, 50_000).input_ids)
+    batch = whole.collate([feature(whole, 50_000)], [(0, 0)], draw=1)
+    chosen, read = (batch.inputs["labels"] != IGNORED).numpy(), batch.inputs["input_ids"].numpy()
+    assert batch.num_targets == chosen.sum() and chosen.mean() == pytest.approx(0.15, abs=0.01)
+    words = np.flatnonzero(whole.word_starts.of(original))
+    assert len(words) < 0.9 * len(original)  # some words have several pieces
+    kinds: Counter[str] = Counter()
+    for begin, end in pairwise([*words.tolist(), len(original)]):
+        assert len(set(chosen[begin:end].tolist())) == 1  # all of it or nothing
+        if chosen[begin]:
+            masked = read[begin:end] == whole.tokenizer.mask_token_id
+            assert masked.all() or not masked.any()
+            kept = (read[begin:end] == original[begin:end]).all()
+            kinds["masked" if masked.all() else "kept" if kept else "random"] += 1
+    assert kinds["masked"] / kinds.total() == pytest.approx(0.8, abs=0.03)
+    assert kinds["random"] / kinds.total() == pytest.approx(0.1, abs=0.02)
+
+
+def test_one_word_of_several_pieces_is_predicted_whole(whole) -> None:
+    tokens = whole.tokenizer.encode("Qxzqxz")  # no word of the sample
+    assert len(tokens) > 4 and whole.word_starts.of(np.array(tokens)).sum() == 3
+    batch = whole.collate([Feature(example=0, input_ids=tokens)], [(0, 0)], draw=0)
+    assert batch.num_targets == len(tokens) - 2
+
+
+def test_a_mask_that_stands_in_a_text_is_not_predicted(task) -> None:
+    tokens = [0, task.tokenizer.mask_token_id, 2]
+    batch = task.collate([Feature(example=0, input_ids=tokens)], [(0, 0)], draw=0)
+    assert batch.num_targets == 0 and batch.inputs["input_ids"].tolist() == tokens
 
 
 def test_a_short_text_predicts_at_least_one_token(task) -> None:

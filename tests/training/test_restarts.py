@@ -95,48 +95,91 @@ def test_a_divided_model_is_saved_on_a_signal_and_goes_on_divided_otherwise(tmp_
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+NO_DROPOUT = ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0", "evaluate.every=0"]
+NO_DROPOUT += ["evaluate.select=last"]
+
+
+class Machines:
+    """torchrun's agents of one job, on one machine: `--nnodes 1:2`."""
+
+    def __init__(self, folder: Path, *program: str) -> None:
+        self.folder, self.program, self.endpoint = folder, program, f"localhost:{_free_port()}"
+        self.environment = ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # launch/torchrun.py says why
+
+    def start(self, ranks: int) -> "subprocess.Popen[str]":
+        """Start an agent with so many ranks of its own."""
+        elastic = ["--nnodes", "1:2", "--max-restarts", "3", "--nproc-per-node", str(ranks)]
+        elastic += ["--rdzv-backend", "c10d", "--rdzv-endpoint", self.endpoint, "--rdzv-id", "faults"]
+        elastic += ["--rdzv-conf", "last_call_timeout=5", "--local-addr", "localhost"]
+        with (self.folder / f"{ranks}.log").open("w") as log:
+            command = [*TORCHRUN, *elastic, *self.program, f"run.dir={self.folder / 'run'}"]
+            return subprocess.Popen(command, env=self.environment, stderr=log, stdout=log, text=True)
+
+    def said(self, ranks: int) -> str:
+        """Return what the agent with so many ranks has said."""
+        return (self.folder / f"{ranks}.log").read_text()
+
+    def wait_for_events(self, count: int) -> None:
+        """Wait until the run has logged so many."""
+        end = time.monotonic() + 120
+        while not (self.folder / "run" / "metrics.jsonl").exists() or len(events(self.folder / "run")) < count:
+            assert time.monotonic() < end, [file.read_text()[-3000:] for file in self.folder.glob("*.log")]
+            time.sleep(0.02)
+
+
+def losses_of(folder: Path) -> dict[int, float]:
+    """Return the loss of each step; each is there once."""
+    steps = [event for event in events(folder) if event["event"] == "train"]
+    assert [event["step"] for event in steps] == [*range(1, len(steps) + 1)]
+    return {event["step"]: event["loss"] for event in steps}
+
+
 @pytest.mark.slow
 def test_a_job_goes_on_with_fewer_machines(tmp_path) -> None:
-    folder, endpoint = tmp_path / "run", f"localhost:{_free_port()}"
-    words = [*WORDS, "model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0", "train.epochs=60"]
-    words += ["train.checkpoint_every=10", "evaluate.every=0", "evaluate.select=last"]
-    elastic = ["--nnodes", "1:2", "--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
-    elastic += ["--rdzv-id", "faults", "--rdzv-conf", "last_call_timeout=5", "--local-addr", "localhost"]
-
-    def agent(ranks: int) -> "subprocess.Popen[str]":
-        command = [
-            *TORCHRUN,
-            *elastic,
-            "--nproc-per-node",
-            str(ranks),
-            "-m",
-            "xlmrxl_train",
-            *words,
-            f"run.dir={folder}",
-        ]
-        with (tmp_path / f"{ranks}.log").open("w") as log:
-            return subprocess.Popen(command, env=ENVIRONMENT, stderr=log, stdout=log, text=True)
-
-    agents = [agent(2), agent(1)]
+    words = [*WORDS, *NO_DROPOUT, "train.epochs=60", "train.checkpoint_every=10"]
+    machines, folder = Machines(tmp_path, "-m", "xlmrxl_train", *words), tmp_path / "run"
+    agents = [machines.start(2), machines.start(1)]
     try:
-        end = time.monotonic() + 120
-        while not (folder / "metrics.jsonl").exists() or len(events(folder)) < 30:
-            assert time.monotonic() < end and agents[0].poll() is None, (tmp_path / "2.log").read_text()[-5000:]
-            time.sleep(0.02)
+        machines.wait_for_events(30)
         kill(agents[1])
         code = agents[0].wait(timeout=180)
     finally:
         for process in agents:
             kill(process)
-    said = (tmp_path / "2.log").read_text()
+    said = machines.said(2)
     assert code == 0, said[-5000:]
     assert ", 3 x cpu, strategy" in said and ", 2 x cpu, strategy" in said
     assert f"going on from {folder}/checkpoints/step-000000" in said
-    losses = {event["step"]: event["loss"] for event in events(folder) if event["event"] == "train"}
-    assert list(losses) == [*range(1, 121)] and (folder / "report.json").exists()
+    losses = losses_of(folder)
+    assert len(losses) == 120 and (folder / "report.json").exists()
     run(tmp_path / "alone", *words[len(WORDS) :])
-    alone = {event["step"]: event["loss"] for event in events(tmp_path / "alone") if event["event"] == "train"}
-    assert losses == pytest.approx(alone, rel=1e-2)
+    assert losses == pytest.approx(losses_of(tmp_path / "alone"), rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["auto", "fsdp2", "zero3"])
+def test_a_job_goes_on_with_a_machine_that_joins(tmp_path, strategy) -> None:
+    """Its rank is asked to stop, and saves, before torchrun starts it anew among all: no step is made twice."""
+    words = [*WORDS, *NO_DROPOUT, "train.epochs=4", "train.checkpoint_every=1"]
+    engine = [] if strategy == "auto" else [f"strategy={strategy}"]
+    machines = Machines(tmp_path, str(WORKER), str(tmp_path), "slow", *words, *engine)
+    folder, agents = tmp_path / "run", [machines.start(1)]
+    try:
+        machines.wait_for_events(2)
+        agents.append(machines.start(2))
+        codes = [agent.wait(timeout=180) for agent in agents]
+    finally:
+        for process in agents:
+            kill(process)
+    said = machines.said(1) + machines.said(2)
+    assert codes == [0, 0], said[-5000:]
+    assert ", 1 x cpu, strategy" in said and ", 3 x cpu, strategy" in said
+    stopped_after = re.findall(r"stopped after step (\d+); the same command goes on from there", said)
+    assert len(stopped_after) == 1, said
+    assert f"going on from {folder}/checkpoints/step-{int(stopped_after[0]):08d}" in said
+    assert (folder / "report.json").exists() and not (folder / "stopped.json").exists()
+    run(tmp_path / "alone", *words[len(WORDS) :])
+    assert losses_of(folder) == pytest.approx(losses_of(tmp_path / "alone"), rel=1e-4)
 
 
 def kill(agent: "subprocess.Popen[str]") -> None:

@@ -7,15 +7,16 @@ import math
 import re
 from typing import Any
 
-from xlmrxl_train.checks.tasks import WITHOUT_TRAINING, faults_of_task
+from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
-from xlmrxl_train.config import Config, leaves
+from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves
 from xlmrxl_train.errors import ConfigError
 
 # Keys that take one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),
@@ -109,6 +110,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.allgather_bucket_mb",
             "strategy.shard_size",
             "strategy.hierarchical_size",
+            "strategy.sub_group_mb",
             "train.max_steps",
             "train.batch_size",
             "train.tokens_per_micro_batch",
@@ -135,6 +137,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.persistence_kb",
             "strategy.max_live_mb",
             "strategy.max_reuse_distance_mb",
+            "train.shots",
             "seed",
         ),
         ("0 or more", _not_negative),
@@ -146,6 +149,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
     "run.name": ("a folder's name of 1 to 250 characters, without ..", _is_folder_name),
     "run.dir": ("a folder, with names of at most 250 characters", lambda value: bool(value) and _fits(value)),
+    "strategy.nvme_path": ("an absolute path", lambda value: value.startswith("/") and _fits(value)),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
     "train.recompute": (
         "none | full | selective | every_<n> with n from 2",
@@ -155,13 +159,16 @@ _RULES: dict[str, tuple[str, Any]] = {
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
+    "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "train.shot_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "task.pooling": ("mean | first", lambda value: value in ("mean", "first")),
     "task.layer": ("0 or more", _not_negative),
     "task.neighbours": ("greater than 0", _positive),
     "evaluate.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "evaluate.select_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
+    "evaluate.submission": ("xtreme or null", lambda value: value == "xtreme"),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
         "wandb | tensorboard, each at most once",
@@ -188,12 +195,14 @@ def _faults_between_keys(config: Config) -> list[str]:
             f"task.max_length must be at most model.max_position_embeddings - 2 = {positions - 2}, "
             f"got {config.task.max_length}."
         )
+    if isinstance(config.strategy, Zero3NvmeConfig) and config.strategy.nvme_path is None:
+        faults.append("strategy.nvme_path must be a folder on a local disk, got null. Give strategy.nvme_path.")
     if config.train.tokens_per_micro_batch < config.task.max_length:
         faults.append(
             f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
             f"got {config.train.tokens_per_micro_batch}."
         )
-    if dataset.kind != config.task.kind:
+    if dataset.kind not in (config.task.kind, *READS_TOO.get(config.task.kind, ())):
         faults.append(
             f"task={config.task.kind} cannot read dataset {dataset.name!r}, whose kind is {dataset.kind!r}. "
             f"Choose task={dataset.kind}."
@@ -201,18 +210,18 @@ def _faults_between_keys(config: Config) -> list[str]:
     for name, codes in (
         ("evaluate.languages", config.evaluate.languages),
         ("evaluate.select_languages", config.evaluate.select_languages),
+        ("train.shot_languages", config.train.shot_languages),
     ):
         if unknown := [code for code in codes if code not in dataset.languages]:
             faults.append(
                 f"{name} must be languages of {dataset.name}, got {', '.join(unknown)}. "
                 f"It has {', '.join(dataset.languages)}."
             )
-    if not config.train.languages and config.task.kind not in WITHOUT_TRAINING:
-        faults.append("train.languages must name at least one language, got none.")
-    if config.train.languages and config.task.kind in WITHOUT_TRAINING:
+    if config.evaluate.submission and not (config.evaluate.test and config.evaluate.predictions):
         faults.append(
-            f"train.languages must be empty, since {config.task.kind} trains nothing, "
-            f"got {', '.join(config.train.languages)}. Set train.languages=[]."
+            "evaluate.submission needs evaluate.test=true and evaluate.predictions=true, "
+            f"got {str(config.evaluate.test).lower()} and {str(config.evaluate.predictions).lower()}. Set both, or "
+            "evaluate.submission=null."
         )
     if not dataset.languages:
         faults.append("dataset.languages must name at least one language, got none.")

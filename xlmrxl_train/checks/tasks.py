@@ -1,6 +1,7 @@
 """What each kind of task asks of its settings, and of the roles, labels and metrics of its data set."""
 
 from collections.abc import Callable
+from string import Formatter
 from typing import Any
 
 from xlmrxl_train.config import (
@@ -8,10 +9,12 @@ from xlmrxl_train.config import (
     DatasetConfig,
     FilesConfig,
     FileSet,
+    LanguageModellingConfig,
     MaskedLanguageModellingConfig,
     QuestionAnsweringConfig,
     RetrievalConfig,
     SequenceClassificationConfig,
+    TaskConfig,
     TokenClassificationConfig,
 )
 
@@ -22,11 +25,6 @@ def faults_of_task(config: Config) -> list[str]:
     faults = faults_of_data_set(config, dataset)
     problem = task.problem_type if isinstance(task, SequenceClassificationConfig) else task.kind
     known = METRICS.get(problem)
-    if known is None and problem in PROBLEMS:
-        faults.append(
-            f"task.problem_type={problem} has no metric yet, so that a run cannot be scored. "
-            "Use single_label_classification."
-        )
     if known and (wrong := [name for name in dataset.metrics if name not in known]):
         faults.append(
             f"dataset.metrics must suit the task ({', '.join(known)}), got {', '.join(wrong)}. "
@@ -47,7 +45,11 @@ LONG = ("split", "truncate")  # what becomes of a long sentence of words with la
 # What can be computed from the predictions of a problem, the default ones first.
 METRICS: dict[str, tuple[str, ...]] = {
     "single_label_classification": ("accuracy", "macro_f1"),
-    "masked_language_modelling": ("perplexity",),
+    "multi_label_classification": ("micro_f1", "multilabel_macro_f1"),
+    "regression": ("pearson", "spearman"),
+    "multiple_choice": ("accuracy",),
+    "masked_language_modelling": ("loss", "perplexity"),
+    "causal_language_modelling": ("loss", "perplexity"),
     "question_answering": (
         "squad_f1",
         "squad_exact_match",
@@ -59,6 +61,10 @@ METRICS: dict[str, tuple[str, ...]] = {
     "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
     "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
 }
+
+
+# The kinds of data set that a kind of task reads beside its own: text is text.
+READS_TOO: dict[str, tuple[str, ...]] = {"causal_language_modelling": ("masked_language_modelling",)}
 
 
 def faults_of_roles(dataset: DatasetConfig, roles: tuple[str, ...]) -> list[str]:
@@ -80,6 +86,18 @@ def missing_roles(dataset: DatasetConfig, *roles: str) -> list[str]:
     ]
 
 
+def faults_of_labels(dataset: DatasetConfig, *, at_least: int) -> list[str]:
+    """Find too few labels, labels that are there twice, and written ones that lead to none."""
+    faults = []
+    if len(dataset.labels) < at_least:
+        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
+    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
+        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
+    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
+        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
+    return faults
+
+
 def _sets(files: FilesConfig) -> list[FileSet]:
     return [*files.train, *files.validation, *files.test]
 
@@ -88,7 +106,7 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     faults = []
     if task.problem_type not in PROBLEMS:
         faults.append(f"task.problem_type must be {' | '.join(PROBLEMS)}, got {task.problem_type!r}.")
-    faults += _faults_of_labels(dataset, at_least=0 if task.problem_type == "regression" else 2)
+    faults += faults_of_labels(dataset, at_least=0 if task.problem_type == "regression" else 2)
     if task.class_weights and task.problem_type != "single_label_classification":
         faults.append(f"task.class_weights are for single_label_classification, got {task.problem_type}. Remove them.")
     elif task.class_weights and len(task.class_weights) != len(dataset.labels):
@@ -100,17 +118,6 @@ def _faults_of_classification(task: SequenceClassificationConfig, dataset: Datas
     return faults + faults_of_roles(dataset, ("text", "text_pair", "label")) + missing_roles(dataset, "label", "text")
 
 
-def _faults_of_labels(dataset: DatasetConfig, at_least: int) -> list[str]:
-    faults = []
-    if len(dataset.labels) < at_least:
-        faults.append(f"dataset.labels must name at least two classes, got {dataset.labels}.")
-    if duplicates := sorted({label for label in dataset.labels if dataset.labels.count(label) > 1}):
-        faults.append(f"dataset.labels must differ from one another, got {', '.join(duplicates)} more than once.")
-    if wrong := sorted(set(dataset.label_values.values()) - set(dataset.labels)):
-        faults.append(f"dataset.label_values must lead to dataset.labels, got {', '.join(wrong)}.")
-    return faults
-
-
 def _faults_of_token_classification(task: TokenClassificationConfig, dataset: DatasetConfig) -> list[str]:
     faults = []
     if task.long not in LONG:
@@ -120,14 +127,68 @@ def _faults_of_token_classification(task: TokenClassificationConfig, dataset: Da
             "dataset.skip_labels leaves out rows of a classification, not words, "
             f"got {', '.join(dataset.skip_labels)}. Remove them."
         )
-    faults += _faults_of_labels(dataset, at_least=2)
+    faults += faults_of_labels(dataset, at_least=2)
     return faults + faults_of_roles(dataset, ("tokens", "tags")) + missing_roles(dataset, "tokens", "tags")
 
 
-def _faults_of_masked_language_modelling(task: MaskedLanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
+def _faults_of_multiple_choice(task: TaskConfig, dataset: DatasetConfig) -> list[str]:
+    count, faults = len(dataset.labels), faults_of_labels(dataset, at_least=0)
+    if count < 2:
+        faults.append(
+            f"dataset.labels must name two or more choices in order, as the data set writes them, got {dataset.labels}."
+        )
+    single = [f"choice{number + 1}" for number in range(count)]
+    given = [role for role in dataset.columns if role.startswith("choice")]
+    if count > 1 and set(given) not in ({"choices"}, set(single)):
+        faults.append(
+            f"dataset.columns must name one column as choices, or {count} as choice1 to choice{count}, one per label, "
+            f"got {', '.join(given) or 'none'}."
+        )
+    if not {"context", "question"} & dataset.columns.keys():
+        faults.append(f"dataset.columns must name a column for context or question, got {dataset.columns}.")
+    roles = ("context", "question", *dict.fromkeys(["choices", *single, *given]), "label")
+    return faults + _faults_of_templates(dataset) + faults_of_roles(dataset, roles) + missing_roles(dataset, "label")
+
+
+# What a template of multiple choice is made of: the context may be cut, so it stands where no choice does.
+_FIELDS = {"text": ("context", "question"), "text_pair": ("question", "choice")}
+
+
+def _faults_of_templates(dataset: DatasetConfig) -> list[str]:
     faults = []
-    if not 0 < task.mask_probability < 1:
+    for name, template in dataset.templates.items():
+        if name not in _FIELDS:
+            faults.append(f"dataset.templates has no text {name!r}. Its texts are {', '.join(_FIELDS)}.")
+            continue
+        allowed = [field for field in _FIELDS[name] if field == "choice" or field in dataset.columns]
+        if not allowed:
+            continue  # there is neither context nor question, which is said already
+        rule = f"dataset.templates.{name} must be text with {' and '.join(f'{{{field}}}' for field in allowed)}"
+        try:
+            parts = list(Formatter().parse(template))
+        except ValueError as error:
+            faults.append(f"{rule}, got {template!r} ({error}). Write {{{{ for a brace.")
+            continue
+        used = [part[1] for part in parts if part[1] is not None]
+        plain = all(not specification and not conversion for _, _, specification, conversion in parts)
+        if not plain or not set(used) <= set(allowed) or len(set(used)) < len(used) or (name == "text" and not used):
+            faults.append(f"{rule}, each at most once, got {template!r}.")
+        elif name == "text_pair" and "choice" not in used:
+            faults.append(f"dataset.templates.text_pair must have {{choice}}, got {template!r}.")
+    return faults
+
+
+def _faults_of_language_modelling(task: LanguageModellingConfig, dataset: DatasetConfig) -> list[str]:
+    faults = []
+    if isinstance(task, MaskedLanguageModellingConfig) and not 0 < task.mask_probability < 1:
         faults.append(f"task.mask_probability must be between 0 and 1, got {task.mask_probability}.")
+    if task.join not in ("none", "lines", "documents"):
+        faults.append(f"task.join must be none | lines | documents, got {task.join!r}.")
+    elif task.join != "none" and "text_pair" in dataset.columns:
+        faults.append(
+            f"task.join={task.join} is for rows of one text, and {dataset.name} has pairs (the role text_pair). "
+            "Set task.join=none."
+        )
     return faults + faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text")
 
 
@@ -158,8 +219,10 @@ def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[
 
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
-    "masked_language_modelling": _faults_of_masked_language_modelling,
+    "masked_language_modelling": _faults_of_language_modelling,
+    "causal_language_modelling": _faults_of_language_modelling,
     "question_answering": _faults_of_question_answering,
     "token_classification": _faults_of_token_classification,
     "retrieval": _faults_of_retrieval,
+    "multiple_choice": _faults_of_multiple_choice,
 }

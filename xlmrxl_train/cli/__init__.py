@@ -12,7 +12,8 @@ import yaml
 
 from xlmrxl_train import __version__
 from xlmrxl_train.cli import help as help_text
-from xlmrxl_train.cli.compose import compose_config, library, load_config, load_run_config
+from xlmrxl_train.cli.compose import compose_config, load_config, load_run_config
+from xlmrxl_train.cli.library import library
 from xlmrxl_train.cli.sweep import sweep
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
@@ -104,6 +105,15 @@ def _evaluate(words: Sequence[str]) -> int:
     return _launch("evaluate", compose)
 
 
+def _report(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import report  # late: it reads numpy and rich
+
+    if not words or any(word in ("-h", "--help") for word in words):
+        _usage("report", report.EXAMPLES)
+        return 0 if words else 2
+    return report.main(words)
+
+
 # A command that takes other words than key=value reads them itself, in the module that does its work.
 COMMANDS: dict[str, Command] = {
     "train": Command(
@@ -116,6 +126,11 @@ COMMANDS: dict[str, Command] = {
         arguments="recipe=<name> [key=value ...]",
         help="fetch weights and data, tokenise, cache; for clusters whose nodes are offline",
         main=_prepare,
+    ),
+    "report": Command(
+        arguments="<run folders or globs> [--compare] [--output FILE]",
+        help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
+        main=_report,
     ),
 }
 
@@ -199,9 +214,9 @@ def _help(prefix: str) -> int:
     return 0
 
 
-def _usage(name: str) -> int:
+def _usage(name: str, more: str = "All flags and keys: xlmrxl --help") -> int:
     command = COMMANDS[name]
-    print(f"usage: xlmrxl {name} {command.arguments}\n\n{command.help}\n\nAll flags and keys: xlmrxl --help")
+    print(f"usage: xlmrxl {name} {command.arguments}\n\n{command.help}\n\n{more}")
     return 0
 
 

@@ -1,17 +1,14 @@
-"""Find the YAML files, let Hydra compose the choices, set the overrides, and return one typed `Config`.
+"""Let Hydra compose the chosen files, set the overrides, and return one typed `Config`.
 
 Hydra composes the files (choices, recipes that build on recipes, `override /model: xl`). The overrides of single keys
 are set here, one at a time, so that all faults of a command line are reported together; Hydra stops at the first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from hydra import compose, initialize
-from hydra.core.config_store import ConfigStore
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
@@ -19,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xlmrxl_train.checks import faults_of, faults_of_values
+from xlmrxl_train.checks.tasks import WITHOUT_TRAINING
+from xlmrxl_train.cli.library import Library, library
 from xlmrxl_train.cli.typed import (
     MIXTURE,
     SET_BY_CHOICE,
@@ -36,88 +35,6 @@ from xlmrxl_train.cli.yaml_files import read_yaml
 from xlmrxl_train.config import VARIANTS, Config, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 from xlmrxl_train.spelling import did_you_mean
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def shipped(name: str) -> Path:
-    """Return the folder `conf` or `recipes`: inside the package in a wheel, beside it in a checkout."""
-    inside = _PACKAGE / name
-    return inside if inside.is_dir() else _PACKAGE.parent / name
-
-
-@dataclass(kw_only=True, slots=True)
-class Choice:
-    """One YAML file: an option of a group."""
-
-    group: str
-    name: str
-    path: Path
-    values: Any  # as the file holds them; interpolations unresolved
-
-    @property
-    def title(self) -> str:
-        """The file's first comment line: what this choice is."""
-        first = self.path.read_text(encoding="utf-8").split("\n", 1)[0]
-        return first.lstrip("# ").strip() if first.startswith("#") else ""
-
-
-@dataclass(kw_only=True, slots=True)
-class Library:
-    """All YAML files that can be chosen; a file of `--config-dir` stands before a shipped one of the same name."""
-
-    groups: dict[str, dict[str, Choice]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Make the files known to Hydra, and leave Hydra as it was found."""
-        store = ConfigStore.instance()
-        before = store.repo
-        store.repo = {name: node for name, node in before.items() if name not in self.groups}
-        try:
-            for choice in (choice for options in self.groups.values() for choice in options.values()):
-                folder, _, name = f"{choice.group}/{choice.name}".rpartition("/")
-                package = "_global_" if choice.group == "recipe" else None
-                store.store(group=folder, name=name, node=choice.values, package=package)
-            store.store(name="config", node=OmegaConf.load(shipped("conf") / "config.yaml"))
-            with initialize(version_base="1.3", config_path=None):
-                yield
-        finally:
-            store.repo = before
-
-
-def library(config_dir: str | Path | None = None) -> Library:
-    """Read every YAML file of `conf/`, `recipes/` and of the user's folder."""
-    found = Library()
-    for folder in sorted(path for path in shipped("conf").iterdir() if path.is_dir()):
-        _read_group(found, folder.name, folder)
-    _read_group(found, "recipe", shipped("recipes"))
-    if config_dir is None:
-        return found
-    root = Path(config_dir).expanduser().resolve()
-    if not root.is_dir():
-        found.faults.append(Fault(key="", text=f"--config-dir must be a folder, got {config_dir}."))
-        return found
-    folders = [name for name in found.groups if (root / name).is_dir()]
-    if not folders:
-        text = f"--config-dir {config_dir} has none of the folders {', '.join(sorted(found.groups))}."
-        found.faults.append(Fault(key="", text=f"{text} Put a data set at {config_dir}/dataset/<name>.yaml."))
-    for name in folders:
-        _read_group(found, name, root / name)
-    return found
-
-
-def _read_group(found: Library, group: str, folder: Path) -> None:
-    options = found.groups.setdefault(group, {})
-    for path in sorted(folder.rglob("*.yaml")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        try:
-            values = read_yaml(path)
-        except ConfigError as error:
-            found.faults.append(Fault(key="", text=str(error)))
-            continue
-        options[name] = Choice(group=group, name=name, path=path, values=values)
 
 
 def load_config(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> Config:
@@ -181,6 +98,10 @@ def load_run_config(
     recipe = str(OmegaConf.select(stored, "run.recipe") or "")
     config, sound = _typed(stored, values, files, chosen, faults, recipe=recipe)
     config.run.dir = str(folder)
+    if "dataset" in choices:  # what trained is over, and the run's report says what it was
+        config.train.languages = [] if config.task.kind in WITHOUT_TRAINING else ["all"]
+        config.train.shots, config.train.shot_languages = 0, []
+        config.mixture, config.evaluate.select_languages = {}, []
     if all_faults := _all_faults(config, faults, whole=whole and sound):
         raise ConfigError(*all_faults)
     return config

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 from xlmrxl_train.checks import CHOICES
-from xlmrxl_train.cli.compose import Library
+from xlmrxl_train.cli.library import Library
 from xlmrxl_train.cli.typed import Key, keys_of, show
 from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.errors import ConfigError

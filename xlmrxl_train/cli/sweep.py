@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from xlmrxl_train.cli.compose import Library, compose_config, library
+from xlmrxl_train.cli.compose import compose_config
+from xlmrxl_train.cli.library import Library, library
 from xlmrxl_train.cli.typed import MIXTURE
 from xlmrxl_train.errors import ConfigError
 
@@ -113,7 +115,10 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
 def _place(job: Job, files: Library) -> str:
     """Set the job's folder and faults; return its run.name."""
     config, job.faults = compose_config(job.overrides, files)
-    job.folder, job.state = config.run.dir, "refused" if job.faults else "not started"
+    if job.faults:
+        job.state = "refused"
+    else:
+        job.folder = config.run.dir
     return config.run.name
 
 
@@ -148,6 +153,8 @@ def sweep(command: str, overrides: Sequence[str], *, config_dir: str | Path | No
             break
         job.state = "finished" if code == 0 else f"failed (exit code {code})"
     print(table(jobs), flush=True)
+    if command == "train" and (done := [job.folder for job in jobs if job.state == "finished"]):
+        print(f"side by side: xlmrxl report {shlex.join(done)}", flush=True)
     if interrupted:
         raise KeyboardInterrupt
     return 0 if all(job.state == "finished" for job in jobs) else 1
@@ -157,7 +164,7 @@ def table(jobs: Sequence[Job]) -> str:
     """Return one line per job: number, state, what it swept, folder."""
     rows = [(str(number), job.state, job.label, job.folder) for number, job in enumerate(jobs, 1)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join("  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows)
+    return "\n".join("  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows)
 
 
 def _command_line(command: str, job: Job, config_dir: str | Path | None) -> list[str]:

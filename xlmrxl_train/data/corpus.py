@@ -13,6 +13,7 @@ import numpy as np
 
 from xlmrxl_train.data.cache import FeatureTable, open_or_build
 from xlmrxl_train.data.examples import Example, Feature, Row
+from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.progress import progress
@@ -38,6 +39,8 @@ class Part:
     source: Source
     encoder: Encoder  # of this data set: its columns, its way of writing labels
     dataset: str = ""  # its name in Config.mixture; "": Config.dataset
+    draw: Draw | None = None  # take some of the examples only
+    without: tuple[str, ...] = ()  # ids that are left out
 
     @property
     def name(self) -> str:
@@ -47,6 +50,18 @@ class Part:
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the data set."""
         return self.source.rows(self.split, self.language)
+
+    def choose(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yield those that belong to the table."""
+        left_out = set(self.without)
+        kept = (example for example in examples if example.id not in left_out)
+        return iter(self.draw.of(kept)) if self.draw else kept
+
+    @property
+    def choice(self) -> list[Any]:
+        """Return what `choose` depends on, for fingerprints; nothing where it takes all."""
+        drawn = [["draw", self.draw.count, self.draw.seed]] if self.draw else []
+        return drawn + ([["without", *sorted(self.without)]] if self.without else [])
 
     @contextmanager
     def faults_named(self) -> Iterator[None]:
@@ -150,16 +165,27 @@ def _open_table(
 ) -> FeatureTable:
     encoder = part.encoder
     key = [part.source.fingerprint(part.split, part.language), tokenizer_fingerprint, encoder.encoding, limit]
+    key += part.choice
     fingerprint = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
     def build() -> Iterator[tuple[str, list[Feature]]]:
-        examples = islice(encoder.examples(rows(part)), limit)
+        examples = part.choose(islice(encoder.examples(rows(part)), limit))
         while chunk := list(islice(examples, CHUNK)):
             progress.move()
             for example, features in zip(chunk, encoder.encode(chunk), strict=True):
                 yield example.id, features
 
     table = open_or_build(cache, fingerprint, build)
+    if part.draw and table.num_examples < part.draw.count:
+        raise DataError(
+            f"train.shots={part.draw.count} asks for more examples than the {part.split} split of {part.language} "
+            f"has, {table.num_examples}. Set fewer, or another train.shot_split."
+        )
+    if part.without and not table.num_examples:
+        raise DataError(
+            f"{part.split} split of {part.language}: expected examples beside the {len(part.without)} that "
+            "train.shots takes, got none. Set fewer, or train.shot_split=train."
+        )
     if not table.num_examples:
         raise DataError(
             f"{part.split} split of {part.language}: expected examples, got none. "

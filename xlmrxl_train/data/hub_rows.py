@@ -46,6 +46,10 @@ class HubSource:
         """Return nothing: what the Hub has is the official split."""
         return []
 
+    def translated(self, language: str) -> bool:
+        """Return whether the configuration says so."""
+        return language in self._hub.translated
+
     def fingerprint(self, split: str, language: str) -> str:
         """Return a hash of the commit, configuration, split and columns.
 

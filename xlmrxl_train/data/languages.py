@@ -24,6 +24,7 @@ class Language:
     """What reports say about a language."""
 
     code: str  # as the data set writes it
+    base: str  # the code under which all ways of writing it meet: en for en, eng and eng_Latn
     name: str  # in English
     family: str  # top-level family or isolate; "unknown" where the table has none
     script: str  # ISO 15924: Latn, Arab, Hans
@@ -61,12 +62,22 @@ def language(code: str | int) -> Language:
     key = "any" if "any" in entry.sizes else script
     return Language(
         code=code,
+        base=entry.code,
         name=_tag(entry.code, telling).display_name(),
         family=entry.family,
         script=script,
         in_pretraining=key in entry.sizes,
         pretraining_gib=entry.sizes.get(key),
     )
+
+
+def short_code(code: str) -> str:
+    """Return the shortest code of a language, without a script: en for eng_Latn, fa for pes, zh for zho_Hans."""
+    match = _CODE.fullmatch(code)
+    if match is None:
+        raise _unknown(code)
+    entry = _table().get(match["language"])
+    return entry.code if entry else match["language"]
 
 
 @lru_cache(maxsize=1)
@@ -100,6 +111,7 @@ def _outside_the_table(code: str, bare: str, script: str) -> Language:
         raise _unknown(code)
     return Language(
         code=code,
+        base=bare,
         name=tag.display_name(),
         family="unknown",
         script=script or tag.maximize().script or "unknown",

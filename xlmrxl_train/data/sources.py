@@ -44,6 +44,9 @@ class Source(Protocol):
     def stand_ins(self, split: str, language: str) -> list[str]:
         """Return why this is not the official split, for reports; empty: it is."""
 
+    def translated(self, language: str) -> bool:
+        """Return whether a machine translated rows of the training split into this language."""
+
     def fingerprint(self, split: str, language: str) -> str:
         """Return a hash that changes when the rows do."""
 
@@ -160,6 +163,10 @@ class FileSource:
         notes = [files.stand_in for _, files in self._sets(split, language) if files.stand_in]
         return list(dict.fromkeys(notes))
 
+    def translated(self, language: str) -> bool:
+        """Return whether a file set of the training split says so."""
+        return any(files.translated for _, files in self._sets("train", language))
+
     def fingerprint(self, split: str, language: str) -> str:
         """Return a hash of the files' bytes and of how they are read."""
         dataset = self._dataset
@@ -169,6 +176,7 @@ class FileSource:
                 "path": None,
                 "languages": None,
                 "stand_in": None,
+                "translated": None,
                 "columns": column_of_role(dataset.columns, files.columns, language),
                 "parallel": list(files.parallel),
                 "format": [self._format(path, files, key) for path in self._paths(key, files, language)],
@@ -244,7 +252,7 @@ class FileSource:
     def _read(self, key: str, files: FileSet, paths: list[Path], wanted: list[str]) -> Iterator[Record]:
         if files.parallel:
             columns = dict(zip(files.parallel, paths, strict=True))
-            yield from at_least_one(read_together(self._format(paths[0], files, key), columns, key), paths[0])
+            yield from at_least_one(read_together(self._format(paths[0], files, key), columns, key, files), paths[0])
             return
         for path in paths:
             yield from read_records(path, self._format(path, files, key), files, wanted)

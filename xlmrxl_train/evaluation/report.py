@@ -1,7 +1,6 @@
 """The result of a run: report.json for programs, report.md for people."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -9,51 +8,8 @@ from typing import Any
 
 from xlmrxl_train.data.languages import language as describe
 from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.scores import LanguageScore
-
-
-@dataclass(kw_only=True, slots=True)
-class Protocol:
-    """What must be the same for two scores to be comparable."""
-
-    recipe: str
-    model: str
-    dataset: str
-    split: str
-    source: str  # hub, files or sample
-    train_languages: list[str]
-    training: dict[str, list[str]] = field(default_factory=dict)  # data set -> its languages that were trained on
-    select_split: str | None  # which split chose the checkpoint; null: the last one was taken
-    select_languages: list[str]
-    select_metric: str
-    stand_ins: list[str]  # what was used in place of official splits
-    limit: int | None
-    seed: int
-    steps: int
-    tokens: int
-    selected_step: int
-
-    @property
-    def seen_languages(self) -> set[str]:
-        """Return the languages whose labels were used, to train or to select."""
-        return {*self.train_languages, *(self.select_languages if self.select_split else ())}
-
-    def trained_on(self) -> str:
-        """Return the training languages, with their data sets where these are not the one that is evaluated."""
-        if set(self.training) <= {self.dataset}:
-            return ", ".join(self.train_languages)
-        return "; ".join(f"{name} in {', '.join(codes)}" for name, codes in self.training.items())
-
-    def setting(self, languages: Sequence[str]) -> str:
-        """Return what a report calls the run: zero-shot only where no target language's labels were used."""
-        if not self.train_languages:
-            return "no training here: the model as it came"
-        targets = [code for code in languages if code not in self.train_languages]
-        if not targets:
-            return "supervised: every evaluated language was trained on"
-        if seen := [code for code in targets if code in self.seen_languages]:
-            return f"cross-lingual, selected with labels of {', '.join(seen)}"
-        return f"zero-shot from {', '.join(self.train_languages)}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,7 +26,7 @@ class Report:
         """Return, per metric, the mean over languages, that without the training languages, and the transfer gap."""
         if not self.languages:
             return {}
-        trained = [code for code in self.languages if code in self.protocol.train_languages]
+        trained = [code for code in self.languages if self.protocol.is_trained_on(code)]
         others = [code for code in self.languages if code not in trained]
         result: dict[str, dict[str, float | None]] = {}
         for metric in self.metrics:
@@ -135,7 +91,8 @@ class Report:
             values = " | ".join(number(name, score.values[name]) for name in self.metrics)
             bounds = score.intervals.get(head)
             span = f"{number(head, bounds[0])} to {number(head, bounds[1])}" if bounds else ""
-            mark = " (trained)" if code in protocol.train_languages else ""
+            shots = len(protocol.shots.get(code, {}).get("ids", ()))
+            mark = " (trained)" if protocol.is_trained_on(code) else f" ({shots} shots)" if shots else ""
             lines.append(
                 f"| {code} | {entry.name}{mark} | {entry.script} | {entry.family} | {values} | {span} | {score.n} |"
             )
@@ -144,8 +101,8 @@ class Report:
         for name in ("mean", "mean_without_training_languages", "transfer_gap"):
             cells = (number(metric, averages[metric][name]) for metric in self.metrics)
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-        if not protocol.train_languages:
-            return "\n".join([*lines, ""])
+        if not protocol.train_languages and not protocol.shots:
+            return "\n".join([*lines, "", *protocol.notes(), ""])
         selected = (
             f"best {protocol.select_metric} on the {protocol.select_split} split of "
             f"{', '.join(protocol.select_languages)}"
@@ -157,6 +114,7 @@ class Report:
             f"Trained on {protocol.trained_on()} ({protocol.source}), {protocol.steps:,} steps, "
             f"{protocol.tokens:,} tokens, seed {protocol.seed}. "
             f"Checkpoint of step {protocol.selected_step:,}: {selected}.",
+            *protocol.notes(),
             "",
         ]
         return "\n".join(lines)

@@ -35,6 +35,7 @@ NAMES = (
     "xquad_fair_f1",
     "xquad_fair_exact_match",
     "mining_f1",
+    "loss",
     "perplexity",
 )
 

@@ -46,7 +46,9 @@ def conlleval(tags: Sequence[str], type_of: Callable[[str], str]) -> set[Entity]
         type_of: A tag's type.
     """
     entities = set()
-    before, type_before, start = "O", type_of("O"), 0
+    # Some odd tags end an entity that none began (a bare "I" after a "."). seqeval then takes the last beginning seen:
+    # at a sentence's start one of the sentence before, which is never that of an entity of this one.
+    before, type_before, start = "O", type_of("O"), -1
     for position, tag in enumerate([*tags, "O"]):
         prefix, type_now = tag[0], type_of(tag)
         changed = type_now != type_before

@@ -103,7 +103,7 @@ def _chunks(num_rows: int, vocab_size: int) -> list[tuple[int, int]]:
 
 def _chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor, first: int, last: int, dtype: torch.dtype) -> Tensor:
     logits = hidden.to(dtype) @ weight[first:last].to(dtype).t()
-    return logits.float() + bias[first:last].float()
+    return logits.float().add_(bias[first:last].float())  # logits are ours, and as large as the chunk
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -45,6 +45,10 @@ class PreTrained(nn.Module):
     """Where the Hub's full names put the encoder of this class: "" in the bare model itself."""
     head_modules: ClassVar[tuple[str, ...]] = ()
     """Modules that a checkpoint may lack as a whole; they are then initialised."""
+    head_is_of_its_kind: ClassVar[bool] = False
+    """Whether no other public class can use the last of these modules, whatever it is called there."""
+    head_has_labels: ClassVar[bool] = False
+    """Whether its rows stand for the labels of the configuration."""
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__()
@@ -152,7 +156,8 @@ class PreTrained(nn.Module):
         """Return where the values of a model on the meta device come from, for those who fill it themselves.
 
         Args:
-            folder: With weights; None: all parameters are new.
+            folder: With weights; None: all parameters are new. Its head is taken over only if its config.json says
+                that it is one of the same kind, with the same labels in the same order.
             seed: Of new parameters.
 
         Raises:
@@ -163,9 +168,23 @@ class PreTrained(nn.Module):
             return ParameterSource(self, std, seed, None, {})
         reader = open_checkpoint(folder)
         stored, report = match_weights(
-            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights()
-        )
+            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights(),
+            misfit=self._misfit(folder),
+        )  # fmt: skip
         return ParameterSource(self, std, seed, reader, stored, report)
+
+    def _misfit(self, folder: Path) -> str | None:
+        """Return why the head of a checkpoint is not this model's, by what its config.json says; None: it may be."""
+        if not self.head_is_of_its_kind:
+            return None
+        stored, own = XLMRobertaXLConfig.from_json_file(folder / "config.json"), self.config
+        kinds = stored.extra.get("architectures") or [type(self).__name__]  # what was converted may not say it
+        if isinstance(kinds, list) and type(self).__name__ not in kinds:
+            return f"the head in {folder} is of {', '.join(map(str, kinds))}"
+        if not self.head_has_labels or stored.id2label == own.id2label:
+            return None
+        before, now = (", ".join(name for _, name in sorted((one.id2label or {}).items())) for one in (stored, own))
+        return f"the head in {folder} has the labels {before}, not {now}"
 
     @torch.no_grad()
     def initialize_new(self, names: tuple[str, ...]) -> None:

@@ -50,6 +50,7 @@ class _TaskModel(PreTrained):
     """An encoder and the part of forward that all task heads share."""
 
     head_modules: ClassVar[tuple[str, ...]] = ("classifier",)
+    head_is_of_its_kind: ClassVar[bool] = True
     reads_first_tokens: ClassVar[bool] = False  # then the states are those of each sequence's first token, [B, D]
 
     def __init__(self, config: XLMRobertaXLConfig, *, add_pooling_layer: bool = False) -> None:
@@ -73,6 +74,7 @@ class _TaskModel(PreTrained):
 class XLMRobertaXLForSequenceClassification(_TaskModel):
     """Classify, tag with several labels, or score whole sequences, by `problem_type`."""
 
+    head_has_labels: ClassVar[bool] = True
     reads_first_tokens: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
@@ -143,7 +145,8 @@ class XLMRobertaXLForMultipleChoice(_TaskModel):
         Args:
             labels: [E] int64, the right choice; -100: no target.
             num_choices: Packed calls: sequences e * C to e * C + C - 1 are example e's choices, in order.
-            choice_index: Packed calls, instead: [E, C] int64, the sequence of each choice, for sorted sequences.
+            choice_index: Packed calls, instead: [E, C] int64, the sequence of each choice, for sorted sequences;
+                -1 where an example has fewer choices than others, whose logit is then the most negative number.
         """
         if sequences is None:
             given = input_ids if input_ids is not None else inputs_embeds
@@ -159,7 +162,12 @@ class XLMRobertaXLForMultipleChoice(_TaskModel):
         assert output.pooler_output is not None
         scores_B = self.classifier(self.dropout(output.pooler_output)).squeeze(1)
         output.pooler_output = None
-        output.logits = scores_B[choice_index] if choice_index is not None else scores_B.view(-1, num_choices or 1)
+        if choice_index is None:
+            output.logits = scores_B.view(-1, num_choices or 1)
+        else:
+            absent_EC = choice_index < 0
+            lowest = torch.finfo(scores_B.dtype).min
+            output.logits = scores_B[choice_index.masked_fill(absent_EC, 0)].masked_fill(absent_EC, lowest)
         return finish(output, None if labels is None else cross_entropy_sum(output.logits, labels))
 
 
@@ -169,6 +177,8 @@ def _flatten(values: Tensor | None, sequences: PackedSequences | None) -> Tensor
 
 class XLMRobertaXLForTokenClassification(_TaskModel):
     """Classify every token."""
+
+    head_has_labels: ClassVar[bool] = True
 
     def __init__(self, config: XLMRobertaXLConfig) -> None:
         super().__init__(config)

@@ -39,6 +39,20 @@ class LoadReport:
 
     new: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    """Head modules that were taken over."""
+    misfit: str | None = None
+    """Why the checkpoint's head was not, where it has one."""
+
+    def lines(self, folder: Path) -> list[str]:
+        """Return what a run says of its head, in a few words."""
+        heads = sorted({name.removeprefix("roberta.").split(".")[0] for name in self.new})
+        said = [f"{', '.join(self.kept)} as in {folder}"] if self.kept else []
+        if self.misfit:
+            said.append(f"{', '.join(heads)} newly initialised: {self.misfit}")
+        elif heads:
+            said.append(f"{', '.join(heads)} newly initialised: {folder} holds none")
+        return said
 
     def log(self, logger: logging.Logger, folder: Path) -> None:
         """Say what is new and what is unused; say nothing when all fitted."""
@@ -239,7 +253,7 @@ def full_names(names: Sequence[str]) -> dict[str, str]:
 
 def match_weights(
     model: nn.Module, reader: CheckpointReader, *, prefix: str, head_modules: tuple[str, ...], tied: Mapping[str, str],
-    ignore_mismatched_sizes: bool = False,
+    ignore_mismatched_sizes: bool = False, misfit: str | None = None,
 ) -> tuple[dict[str, str], LoadReport]:  # fmt: skip
     """Find the tensor of each parameter, by names and shapes alone.
 
@@ -250,6 +264,7 @@ def match_weights(
         head_modules: Modules that the checkpoint may lack as a whole.
         tied: Alias -> parameter; a checkpoint may store either.
         ignore_mismatched_sizes: Treat head tensors of another shape as missing.
+        misfit: Why the checkpoint's last head module is not this model's, if it is not: its tensors stay unused.
 
     Returns:
         Parameter -> its tensor's name in the checkpoint, without those that are missing; and what is new or unused.
@@ -264,10 +279,21 @@ def match_weights(
             stored = in_file.pop(alias)
             in_file.setdefault(name, stored)
     heads = tuple(("" if prefix else "roberta.") + head + "." for head in head_modules)
-    plan = _match(model, own, in_file, reader, heads, ignore_mismatched_sizes=ignore_mismatched_sizes)
+    left = {full for full in in_file if misfit and heads and full.startswith(heads[-1])}
+    offered = {full: name for full, name in in_file.items() if full not in left}
+    plan = _match(model, own, offered, reader, heads, ignore_mismatched_sizes=ignore_mismatched_sizes)
     stored_names = {name: in_file[full] for full, name in own.items() if full in plan.found}
-    new = tuple(name for full, name in own.items() if full not in plan.found)
-    return stored_names, LoadReport(new=new, unused=tuple(plan.unused))
+    report = LoadReport(
+        new=tuple(name for full, name in own.items() if full not in plan.found),
+        unused=tuple(sorted([*plan.unused, *left])),
+        kept=tuple(
+            module
+            for module, head in zip(head_modules, heads, strict=True)
+            if (members := {full for full in own if full.startswith(head)}) and members <= plan.found
+        ),
+        misfit=misfit if left else None,
+    )
+    return stored_names, report
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """How one model is spread over processes. The only package that imports torch.distributed, accelerate or an engine."""
 
-from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, ZeroConfig
+from torch import nn
+
+from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, StrategyConfig, ZeroConfig
 from xlmrxl_train.parallel.agreement import differences, same_versions, versions
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.board import Statement, name_ranks
@@ -15,6 +17,7 @@ __all__ = [
     "StepResult",
     "Strategy",
     "World",
+    "check_engine",
     "check_memory",
     "differences",
     "from_first_rank",
@@ -24,6 +27,23 @@ __all__ = [
     "same_versions",
     "versions",
 ]
+
+
+def check_engine(world: World, config: StrategyConfig, model: nn.Module) -> None:
+    """Make sure, before anything is loaded, that the strategy's engine can do what is asked of it.
+
+    Args:
+        world: Its device and number of ranks.
+        config: The strategy.
+        model: As it will be, on any device; "meta" takes no memory.
+
+    Raises:
+        ConfigError: Something is missing, or is not for this device or number of ranks.
+    """
+    if isinstance(config, ZeroConfig):
+        from xlmrxl_train.parallel.zero_needs import check_needs
+
+        check_needs(world, config, model)
 
 
 def make_strategy(config: Config, world: World, blueprint: Blueprint) -> Strategy:

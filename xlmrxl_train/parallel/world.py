@@ -252,8 +252,12 @@ class World:
             self.board.examine(value, faults_of)
 
     def before_leaving(self, action: Callable[[], None]) -> None:
-        """Let `action` be called before the process group is left: it drops what holds the group outside of Python."""
-        _before_leaving.append(action)
+        """Let `action` be called before the process group is left: it drops what holds the group outside of Python.
+
+        The last one given is called first; one that is given again is called once.
+        """
+        if action not in _before_leaving:
+            _before_leaving.append(action)
 
     def close(self) -> None:
         """Leave the process group."""
@@ -266,10 +270,12 @@ def _leave() -> None:
     Were it freed by something else that holds the lock, it would wait for threads that wait for the lock; and threads
     that are left when Python ends are aborted.
     """
+    joined = dist.is_initialized()
     while _before_leaving:
         _before_leaving.pop()()
     if dist.is_initialized():
         dist.destroy_process_group()
+    if joined:
         time.sleep(LAST_CHANCE)
 
 

@@ -3,22 +3,20 @@
 accelerate's wrapper is not used: it steps the optimizer inside backward, and on CPU ranks it trains every rank alone.
 """
 
-import logging
-import os
-import warnings
 from typing import Any
 
 import torch
 
-from xlmrxl_train.config import Zero3Config, Zero3NvmeConfig, ZeroConfig
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.config import Zero3Config, ZeroConfig
 from xlmrxl_train.parallel.blueprint import Blueprint
-from xlmrxl_train.parallel.probe import Probe
+from xlmrxl_train.parallel.probe import OptimizerWatch
 from xlmrxl_train.parallel.strategy import StepResult, forward_dtype, scaled
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
-from xlmrxl_train.parallel.zero_partition import Partition, make_partition
+from xlmrxl_train.parallel.zero_needs import import_deepspeed
+from xlmrxl_train.parallel.zero_partition import DividedMoments, DividedParameters, Partition
 from xlmrxl_train.parallel.zero_settings import deepspeed_settings
+from xlmrxl_train.parallel.zero_swapped import SwappedParameters
 from xlmrxl_train.progress import progress
 
 
@@ -34,12 +32,10 @@ class ZeroStrategy:
         """Give the model memory, divided as it comes under stage 3, and fill this process's parts.
 
         Raises:
-            ConfigError: DeepSpeed, or something that it needs to compile, is missing.
+            ConfigError: DeepSpeed is missing, or does not know a key that is passed through.
         """
         deepspeed = import_deepspeed(world)
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
-        if isinstance(config, Zero3NvmeConfig):
-            require_aio(config)
         dtype = forward_dtype(precision)
         self.world = world
         self.model = blueprint.model
@@ -54,20 +50,19 @@ class ZeroStrategy:
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=blueprint.make_optimizer(self.model), config=settings
         )
-        self.partition: Partition = make_partition(self.engine, self.model, world, blueprint.shapes)
+        self.partition = partition_of(self.engine)(self.engine, self.model, world, blueprint.shapes)
+        self.watch = OptimizerWatch(self.partition.optimizer)
         self.partition.make_state()
         self._fill(blueprint)
 
     @torch.no_grad()
     def _fill(self, blueprint: Blueprint) -> None:
         """Fill this process's parts: the float32 weights, from which forward's come, and frozen ones."""
-        for name, part in self.partition.weights().items():
-            if isinstance(part, TensorSlice):
-                blueprint.source.fill(part.flat, name, part.start)
-            else:
-                blueprint.source.fill(part.view(-1), name)
-            self.partition.store_weight(name, part)
-            progress.move()
+        for name, moment, part in self.partition.visit(write=True):
+            if moment is None:
+                start = part.start if isinstance(part, TensorSlice) else 0
+                blueprint.source.fill(flat_of(part), name, start)
+                progress.move()
         self.partition.update_parameters()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
@@ -90,62 +85,56 @@ class ZeroStrategy:
         """Let the engine clip and update, or skip; find out which."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        probe = Probe(self.partition.local_weights())
+        self.watch.reset()
         self.engine.step()
         skipped = not self.engine.was_step_applied()
         norm = self.engine.get_global_grad_norm()
         return StepResult(
             grad_norm=float("nan") if norm is None else float(norm),
             skipped=skipped,
-            unchanged=not skipped and probe.unchanged(),
+            unchanged=not skipped and self.watch.unchanged,
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return this process's parts of weights and moments."""
-        state = {f"model.{name}": part for name, part in self.partition.weights().items()}
-        return state | {f"optimizer.{name}": part for name, part in self.partition.moments().items()}
+        return {
+            key_of(name, moment): self.partition.kept(name, part)
+            for name, moment, part in self.partition.visit(write=False)
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over parts, after `steps` updates: the float32 ones, then what forward reads."""
-        for name in self.shapes:
-            self.partition.store_weight(name, state[f"model.{name}"])
-        for name, part in state.items():
-            if name.startswith("optimizer."):
-                self.partition.store_moment(name.removeprefix("optimizer."), part)
+        for name, moment, part in self.partition.visit(write=True):
+            here, given = flat_of(part), flat_of(state[key_of(name, moment)])
+            if here.data_ptr() != given.data_ptr():
+                here.copy_(given)
         self.partition.set_steps(steps)
         self.partition.update_parameters()
         self.engine.empty_partition_cache()  # stage 3 would go on with whole parameters that it kept from before
 
 
-def import_deepspeed(world: World) -> Any:
-    """Import DeepSpeed for the world's device and join it to the process group.
+def partition_of(engine: Any) -> type[Partition]:
+    """Return how the engine's stage divides a model."""
+    if engine.zero_optimization_stage() != 3:
+        return DividedMoments
+    return SwappedParameters if engine.optimizer.swap_optimizer else DividedParameters
 
-    Raises:
-        ConfigError: It is not installed.
-    """
-    os.environ.setdefault("DS_ACCELERATOR", world.device.type)
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
-    try:
-        import deepspeed
-    except ImportError as error:
-        raise ConfigError(
-            f"strategy=zero* needs the package deepspeed, found none that can be imported ({error}). "
-            "Install it: pip install deepspeed, or use strategy=fsdp2, which needs none."
-        ) from None
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it warns of every optimizer that is not its own
-    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-    if world.device.type == "cpu":
-        # Else it compiles an operation for inference on CPUs: a compiler is needed, and a run that was killed while
-        # compiling leaves a lock behind on which every later run waits without end.
-        deepspeed.ops.__compatible_ops__ = {}
-    deepspeed.init_distributed(dist_backend="nccl" if world.device.type == "cuda" else "gloo", verbose=False)
-    return deepspeed
+
+def key_of(name: str, moment: str | None) -> str:
+    """Return what a checkpoint calls a parameter, or one of its moments."""
+    return f"model.{name}" if moment is None else f"optimizer.{name}.{moment}"
+
+
+def flat_of(part: torch.Tensor) -> torch.Tensor:
+    """Return the elements of a part."""
+    return part.flat if isinstance(part, TensorSlice) else part.view(-1)
 
 
 def divide(unit: torch.nn.Module, settings: dict[str, Any], dtype: torch.dtype) -> None:
     """Let go of all but this process's parts of a unit's parameters, whose values come later."""
     from deepspeed.runtime.zero import Init
+    from deepspeed.utils import groups
 
     class Division(Init):  # type: ignore[misc]
         def _zero_init_param(self, parameter: torch.nn.Parameter) -> None:
@@ -153,21 +142,6 @@ def divide(unit: torch.nn.Module, settings: dict[str, Any], dtype: torch.dtype) 
             self._convert_to_deepspeed_param(parameter)
             parameter.partition()  # type: ignore[attr-defined]
 
-    Division(module=unit, config_dict_or_path=settings, dtype=dtype)
-
-
-def require_aio(config: Zero3NvmeConfig) -> None:
-    """Make sure that DeepSpeed can write to the disk.
-
-    Raises:
-        ConfigError: Its operation cannot be built, or there is no folder.
-    """
-    from deepspeed.ops.op_builder import AsyncIOBuilder
-
-    if config.nvme_path is None:
-        raise ConfigError("strategy.nvme_path must be a folder on a local disk, got null. Give strategy.nvme_path.")
-    if not AsyncIOBuilder().is_compatible(verbose=False):
-        raise ConfigError(
-            "strategy=zero3_nvme needs DeepSpeed's operation async_io, which cannot be built here. "
-            "Install libaio-dev and g++, or use strategy=zero3_offload."
-        )
+    # The ranks that share a second copy under ZeRO++: the first unit makes their group, and would for every unit.
+    sharing = groups._get_zero_param_intra_parallel_group()
+    Division(module=unit, config_dict_or_path=settings, dtype=dtype, zero_param_parallel_group=sharing)

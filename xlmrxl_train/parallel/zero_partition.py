@@ -7,7 +7,6 @@ parameters have no float32 copy: what forward reads stands for them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -49,9 +48,10 @@ class Partition(ABC):
     def make_state(self) -> None:
         """Give the optimizer its state before its first step, as after a step of nothing."""
         for flat in self.flat_groups:
-            self._make_state(flat)
+            self.make_state_of(flat)
 
-    def _make_state(self, flat: torch.Tensor) -> None:
+    def make_state_of(self, flat: torch.Tensor) -> None:
+        """Do so for one of the flat tensors, which is in memory."""
         if self.moment_names:
             self.optimizer.state[flat] = {
                 "step": torch.zeros((), device=self._step_device(flat)),
@@ -68,45 +68,28 @@ class Partition(ABC):
         fused = any(group.get("fused") for group in self.optimizer.param_groups)
         return flat.device if fused else torch.device("cpu")
 
-    def local_weights(self) -> list[torch.Tensor]:
-        """Return the float32 weights that the optimizer moves here."""
-        return self.flat_groups
+    def visit(self, *, write: bool) -> Iterator[tuple[str, str | None, torch.Tensor]]:
+        """Walk over this process's parts: name of the parameter, name of the moment (None: the weights), a view of it.
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """Return views of this process's parts of all parameters."""
-        parts: dict[str, torch.Tensor] = {}
-        for name, parameter in self.parameters.items():
-            part = self.part(name) if parameter.requires_grad else self.frozen(name)
-            parts[name] = self._nothing(name) if part is None else part
-        return parts
+        A view is good until the next one is asked for.
 
-    def moments(self) -> dict[str, torch.Tensor]:
-        """Return this process's parts of the moments, as `<parameter>.<moment>`."""
-        parts: dict[str, torch.Tensor] = {}
+        Args:
+            write: Whether what is written to a view is to stay.
+        """
         for name, parameter in self.parameters.items():
-            if parameter.requires_grad:
-                for moment in self.moment_names:
-                    part = self.part(name, moment)
-                    parts[f"{name}.{moment}"] = self._nothing(name) if part is None else part
-        return parts
+            if not parameter.requires_grad:
+                yield name, None, self.frozen(name)
+                continue
+            for moment in (None, *self.moment_names):
+                part = self.part(name, moment)
+                yield name, moment, self._nothing(name) if part is None else part
+
+    def kept(self, name: str, view: torch.Tensor) -> torch.Tensor:
+        """Return what stays good of a parameter's view from `visit`."""
+        return view
 
     def _nothing(self, name: str) -> TensorSlice:
         return TensorSlice(torch.empty(0, device=self.world.device), tuple(self.shapes[name]), 0)
-
-    def store_weight(self, name: str, part: torch.Tensor) -> None:
-        """Take over this process's part of a parameter; a frozen one was filled in place."""
-        if self.parameters[name].requires_grad:
-            self._store(self.part(name), part)
-
-    def store_moment(self, name: str, part: torch.Tensor) -> None:
-        """Take over this process's part of `<parameter>.<moment>`."""
-        parameter, _, moment = name.rpartition(".")
-        self._store(self.part(parameter, moment), part)
-
-    def _store(self, here: TensorSlice | None, part: torch.Tensor) -> None:
-        assert isinstance(part, TensorSlice)
-        if here is not None and here.flat.data_ptr() != part.flat.data_ptr():
-            here.flat.copy_(part.flat)
 
 
 class DividedParameters(Partition):
@@ -117,7 +100,8 @@ class DividedParameters(Partition):
         """One per sub-group."""
         return list(self.zero.fp32_partitioned_groups_flat)
 
-    def _interval(self, name: str) -> tuple[int, int]:
+    def interval(self, name: str) -> tuple[int, int]:
+        """Return the first element of this rank's part, and how many it has, without the padding at its end."""
         numel = self.shapes[name].numel()
         chunk = -(-numel // self.world.size)
         start = min(numel, self.world.rank * chunk)
@@ -125,7 +109,7 @@ class DividedParameters(Partition):
 
     def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
         """Return this rank's interval, without the padding at its end."""
-        start, count = self._interval(name)
+        start, count = self.interval(name)
         flat, _ = self.zero._get_fp32_opt_state_partition(
             self.parameters[name], release_swap_buffers=True, optim_state_key=moment
         )
@@ -133,67 +117,19 @@ class DividedParameters(Partition):
 
     def frozen(self, name: str) -> torch.Tensor:
         """Return this rank's interval."""
-        start, count = self._interval(name)
+        start, count = self.interval(name)
         values = self.parameters[name].ds_tensor.detach().view(-1)[:count]  # type: ignore[attr-defined]
         return TensorSlice(values, tuple(self.shapes[name]), start)
 
     def update_parameters(self) -> None:
-        """Copy, also in float32, where DeepSpeed keeps a second copy."""
-        for name, parameter in self.parameters.items():
-            if parameter.requires_grad and (part := self.part(name)) is not None:
-                ds_tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+        """Copy, also in float32, where DeepSpeed keeps a second copy; let go of ZeRO++'s, which it makes anew."""
+        for name, moment, part in self.visit(write=False):
+            if moment is None and self.parameters[name].requires_grad:
+                assert isinstance(part, TensorSlice)
+                ds_tensor = self.parameters[name].ds_tensor  # type: ignore[attr-defined]
                 ds_tensor.data.view(-1)[: part.flat.numel()].copy_(part.flat)
-
-
-class SwappedParameters(DividedParameters):
-    """Stage 3 with float32 weights and moments on a disk: parts are copies, and are written back."""
-
-    @contextmanager
-    def _in_memory(self, group: int) -> Iterator[torch.Tensor]:
-        """Bring a group's weights and moments into memory, and back to the disk."""
-        self.zero._optimizer_states_and_gradient_swap_in(group)
-        yield self.zero.fp32_partitioned_groups_flat[group]
-        self.zero._optimizer_states_and_gradient_swap_out(group)
-
-    def _each_group(self) -> Iterator[torch.Tensor]:
-        for group in range(len(self.zero.fp32_partitioned_groups_flat)):
-            with self._in_memory(group) as flat:
-                yield flat
-
-    def make_state(self) -> None:
-        """Do so group by group."""
-        for flat in self._each_group():
-            self._make_state(flat)
-
-    def local_weights(self) -> list[torch.Tensor]:
-        """Return what forward reads: the float32 weights are not in memory."""
-        return [p.ds_tensor for p in self.parameters.values() if p.requires_grad]  # type: ignore[attr-defined]
-
-    def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
-        """Return a copy."""
-        start, count = self._interval(name)
-        group, place, _ = self.zero.grad_position[self.zero.get_param_id(self.parameters[name])]
-        with self._in_memory(group) as flat:
-            whole = flat if moment is None else self.optimizer.state[flat][moment]
-            values = whole.detach().narrow(0, place, count).clone()
-        return TensorSlice(values, tuple(self.shapes[name]), start)
-
-    def _write(self, name: str, part: torch.Tensor, moment: str | None) -> None:
-        assert isinstance(part, TensorSlice)
-        group, place, _ = self.zero.grad_position[self.zero.get_param_id(self.parameters[name])]
-        with self._in_memory(group) as flat:
-            whole = flat if moment is None else self.optimizer.state[flat][moment]
-            whole.data.narrow(0, place, part.flat.numel()).copy_(part.flat)
-
-    def store_weight(self, name: str, part: torch.Tensor) -> None:
-        """Write back; a frozen one was filled in place."""
-        if self.parameters[name].requires_grad:
-            self._write(name, part, None)
-
-    def store_moment(self, name: str, part: torch.Tensor) -> None:
-        """Write back."""
-        parameter, _, moment = name.rpartition(".")
-        self._write(parameter, part, moment)
+        for parameter in self.parameters.values():  # DeepSpeed does so after a step, where frozen ones keep theirs
+            parameter.ds_secondary_tensor = None  # type: ignore[attr-defined]
 
 
 class DividedMoments(Partition):
@@ -224,11 +160,3 @@ class DividedMoments(Partition):
     def update_parameters(self) -> None:
         """Copy and gather."""
         self.zero.update_lp_params()
-
-
-def make_partition(engine: Any, model: nn.Module, world: World, shapes: dict[str, torch.Size]) -> Partition:
-    """Return the partition of the engine's stage."""
-    if engine.zero_optimization_stage() != 3:
-        return DividedMoments(engine, model, world, shapes)
-    kind = SwappedParameters if engine.optimizer.swap_optimizer else DividedParameters
-    return kind(engine, model, world, shapes)

@@ -45,12 +45,13 @@ def deepspeed_settings(config: ZeroConfig, precision: str, max_grad_norm: float,
             "memory_efficient_linear": not recompute,
         }
     if isinstance(config, Zero3OffloadConfig):
-        place: dict[str, Any] = {"device": "cpu", "pin_memory": config.pin_memory}
+        host = {"device": "cpu", "pin_memory": config.pin_memory}
+        zero["offload_optimizer"] = host
         if isinstance(config, Zero3NvmeConfig):
-            place = {"device": "nvme", "nvme_path": config.nvme_path, "pin_memory": config.pin_memory}
-        zero["offload_optimizer"] = place
+            zero["offload_optimizer"] = host | {"device": "nvme", "nvme_path": config.nvme_path}
+            zero["sub_group_size"] = _elements(config.sub_group_mb, 4)
         if config.offload_parameters:
-            zero["offload_param"] = place
+            zero["offload_param"] = host
     settings = {
         # The loop's own: one optimizer step per call of step(), micro-batches are told apart by `last`.
         "train_micro_batch_size_per_gpu": 1,

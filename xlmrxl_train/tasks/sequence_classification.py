@@ -22,12 +22,21 @@ class SequenceClassification(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLForSequenceClassification
     default_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
+    metrics_of: ClassVar[dict[str, tuple[str, ...]]] = {  # where they are not the default ones
+        "multi_label_classification": ("micro_f1", "multilabel_macro_f1"),
+        "regression": ("pearson", "spearman"),
+    }
 
     def __init__(self, config: SequenceClassificationConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, dataset, tokenizer)
         self.problem_type = config.problem_type
         self.class_weights = list(config.class_weights)
         self.labels = Labels(dataset)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that suit the problem; the first one selects the checkpoint."""
+        return list(self.dataset.metrics or self.metrics_of.get(self.problem_type, self.default_metrics))
 
     @property
     def encoding(self) -> dict[str, Any]:
@@ -49,18 +58,9 @@ class SequenceClassification(Task):
             if self.labelled and str(row.values.get("label")) in skipped:
                 continue
             roles = [role for role in ("text", "text_pair") if role in self.dataset.columns]
-            values: dict[str, Any] = {role: self._text(row, role) for role in roles}
+            values: dict[str, Any] = {role: self.text_of(row, role) for role in roles}
             values["label"] = self._label(row) if self.labelled else self.no_target()["label"]
             yield Example(id=row.id, values=values, where=row.where, language=row.language)
-
-    def _text(self, row: Row, role: str) -> str:
-        text = row.values.get(role)
-        if not isinstance(text, str):
-            raise DataError(
-                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
-                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
-            )
-        return text
 
     def _label(self, row: Row) -> Any:
         raw = row.values.get("label")

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
 from xlmrxl_train.data.examples import Batch, Example, Feature, Row
+from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput
 
 
@@ -28,6 +30,7 @@ class Task(ABC):
     model_class: ClassVar[type]  # the public model whose head it trains
     default_metrics: ClassVar[tuple[str, ...]]
     encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
+    learns_from_labels: ClassVar[bool] = True  # False: from text alone, so that no label of a language is used
     trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
     decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
 
@@ -54,6 +57,20 @@ class Task(ABC):
             "label_values": dict(self.dataset.label_values),
             "skip_labels": list(self.dataset.skip_labels),
         }
+
+    def text_of(self, row: Row, role: str) -> str:
+        """Return the text that a row has under a role.
+
+        Raises:
+            DataError: It has none.
+        """
+        text = row.values.get(role)
+        if not isinstance(text, str):
+            raise DataError(
+                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
+                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
+            )
+        return text
 
     @abstractmethod
     def model_options(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Batches of every optimizer step, made ahead of the step by a thread.
 
-Which examples form a step depends on the number of examples, the seed, the epoch and the batch size alone; how they
-are cut into micro-batches depends on their lengths, the number of ranks and the token budget. So a position in
-training is one number, the step.
+Which examples form a step depends on the number of examples of each table, the sampling temperature, the seed, the
+epoch and the batch size alone; how they are cut into micro-batches depends on their lengths, the number of ranks and
+the token budget. So a position in training is one number, the step.
 """
 
 import queue
@@ -15,6 +15,7 @@ import numpy as np
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.data.planning import micro_batches, step_examples, steps_per_epoch
+from xlmrxl_train.data.sampling import epoch_examples
 from xlmrxl_train.progress import progress
 from xlmrxl_train.tasks import Task
 
@@ -30,6 +31,7 @@ class StepBatches:
     seed: int
     batch_size: int
     token_budget: int
+    temperature: float = 1.0
     rank: int = 0
     world_size: int = 1
 
@@ -41,7 +43,11 @@ class StepBatches:
     def examples(self, step: int) -> np.ndarray:
         """Return the examples of a step, over all ranks, in the corpus' numbering."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        return step_examples(len(self.corpus), self.batch_size, self.seed, epoch, step_in_epoch)
+        positions = step_examples(len(self.corpus), self.batch_size, self.seed, epoch, step_in_epoch)
+        if self.temperature == 1:
+            return positions
+        sizes = tuple(table.num_examples for table in self.corpus.tables)
+        return epoch_examples(sizes, self.temperature, self.seed, epoch)[positions]
 
     def tokens(self, step: int) -> int:
         """Return the number of real tokens of a step, over all ranks."""
@@ -51,7 +57,8 @@ class StepBatches:
         """Return this rank's micro-batches of a step; every rank has the same number of them."""
         examples = self.examples(step)
         plan = micro_batches(self.corpus.sizes[examples].tolist(), self.world_size, self.token_budget)
-        draw = (self.seed << 32) + step // self.steps_per_epoch + 1
+        # Masks are drawn anew for every epoch; where an epoch has an example several times, for every step.
+        draw = (self.seed << 32) + (step // self.steps_per_epoch if self.temperature == 1 else step) + 1
         return [self._batch(examples[positions], draw) for positions in plan[self.rank]]
 
     def _batch(self, examples: np.ndarray, draw: int) -> Batch:

@@ -12,6 +12,7 @@ from xlmrxl_train.config import FileSet
 from xlmrxl_train.data.formats.json_text import read_jsonl, read_squad
 from xlmrxl_train.data.formats.sentences import read_conll, read_conllu, read_text
 from xlmrxl_train.data.formats.tables import read_delimited, read_parquet
+from xlmrxl_train.data.formats.udhr import read_udhr
 from xlmrxl_train.errors import ConfigError, DataError
 
 Record = tuple[str, dict[str, Any]]
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[[Path, FileSet, Collection[str]], Iterator[Record]]]
     "conllu": lambda path, _files, _: read_conllu(path),
     "squad": lambda path, _files, _: read_squad(path),
     "text": lambda path, _files, _: read_text(path),
+    "udhr": lambda path, _files, _: read_udhr(path),
 }
 
 _SUFFIXES = {

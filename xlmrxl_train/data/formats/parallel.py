@@ -1,23 +1,29 @@
 """Several files read together: lines that belong to each other, and the two sides and gold pairs of bitext mining."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from xlmrxl_train.config import FileSet
 from xlmrxl_train.data.files import shown, text_lines
+from xlmrxl_train.data.formats import READERS
 from xlmrxl_train.errors import ConfigError, DataError
 
 Records = Iterator[tuple[str, dict[str, Any]]]
 
+TABLES = ("tsv", "csv", "jsonl", "parquet")
 
-def read_together(format_: str, paths: dict[str, Path], key: str) -> Records:
+
+def read_together(format_: str, paths: dict[str, Path], key: str, files: FileSet) -> Records:
     """Yield the records of several files.
 
     Args:
-        format_: text: line n of each file belongs to line n of the others. bucc: see `read_bucc`.
+        format_: text: line n of each file belongs to line n of the others. tsv, csv, jsonl or parquet: likewise row n,
+            whose columns are "<name>.<column>". bucc: see `read_bucc`.
         paths: Column -> file.
         key: The setting that named them, for messages.
+        files: How to read tables.
 
     Raises:
         ConfigError: The format reads one file at a time.
@@ -25,10 +31,13 @@ def read_together(format_: str, paths: dict[str, Path], key: str) -> Records:
     """
     if format_ == "text":
         return read_lines(paths)
+    if format_ in TABLES:
+        return _read_tables({name: READERS[format_](path, files, ()) for name, path in paths.items()}, paths)
     if format_ == "bucc" and set(paths) == {"source", "target", "gold"}:
         return read_bucc(**paths)
     raise ConfigError(
-        f"{key}.parallel must be text files, one per column, or with format=bucc source, target and gold; "
+        f"{key}.parallel must be text files, one per column, or tables ({', '.join(TABLES)}), "
+        "or with format=bucc source, target and gold; "
         f"got format={format_} and {', '.join(paths)}. Mend {key}."
     )
 
@@ -41,14 +50,26 @@ def read_lines(paths: dict[str, Path]) -> Records:
     """
     first = next(iter(paths.values()))
     for number, lines in enumerate(zip_longest(*(text_lines(path) for path in paths.values())), start=1):
-        if None in lines:
-            short, long = (next(p for p, line in zip(paths.values(), lines, strict=True) if (line is None) is ended)
-                           for ended in (True, False))  # fmt: skip
-            raise DataError(
-                f"{short}:{number}: expected a line beside the one in {long}, found the end of the file. "
-                "Give files whose lines are translations of one another."
-            )
+        _check_none_ended(lines, paths, f":{number}", "line")
         yield f"{first}:{number}", {column: line[1] for column, line in zip(paths, lines, strict=True)}
+
+
+def _read_tables(tables: dict[str, Records], paths: dict[str, Path]) -> Records:
+    for number, records in enumerate(zip_longest(*tables.values())):
+        _check_none_ended(records, paths, f" row {number}", "row")
+        row = {f"{name}.{column}": value for name, (_, record) in zip(tables, records, strict=True)
+               for column, value in record.items()}  # fmt: skip
+        yield records[0][0], row
+
+
+def _check_none_ended(records: Sequence[object], paths: dict[str, Path], place: str, what: str) -> None:
+    if None in records:
+        short, long = (next(p for p, record in zip(paths.values(), records, strict=True) if (record is None) is ended)
+                       for ended in (True, False))  # fmt: skip
+        raise DataError(
+            f"{short}{place}: expected a {what} beside the one in {long}, found the end of the file. "
+            f"Give files whose {what}s are translations of one another."
+        )
 
 
 def read_bucc(source: Path, target: Path, gold: Path) -> Records:
