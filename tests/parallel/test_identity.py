@@ -129,7 +129,7 @@ def results(folder: Path) -> dict[int, Any]:
 
 
 def root(folder: Path, words: list[str]) -> list[str]:
-    languages = {"recipe=panx": "[en,th]", "recipe=tydiqa": "[en,ko]"}.get(words[0])
+    languages = {"recipe=panx": "[en,zh]", "recipe=tydiqa": "[en,ko]"}.get(words[0] if words else "")
     return [f"data.root={folder}", f"evaluate.languages={languages}"] if languages else []
 
 
