@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_tagged_sentences(folder: Path) -> None:
     """Write sentences in PAN-X's files, most of them longer than a sequence."""
     draw = random.Random(0)
-    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-zh.tsv"):
         index = "0\t" if "test" in name else ""
         sentences = [
             "".join(
