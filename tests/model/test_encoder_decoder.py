@@ -42,6 +42,10 @@ def padded(sequences: list[list[int]], fill: int) -> torch.Tensor:
     return torch.tensor([row + (longest - len(row)) * [fill] for row in sequences])
 
 
+def packed(sequences: list[list[int]]) -> torch.Tensor:
+    return torch.cat([torch.tensor(row) for row in sequences])
+
+
 def called_padded() -> dict[str, Any]:
     input_ids = padded(SOURCES, 1)
     decoder_input_ids = padded([[0, *target[:-1]] for target in TARGETS], 1)
@@ -55,9 +59,9 @@ def called_padded() -> dict[str, Any]:
 
 def called_packed(*, max_groups: int = 8) -> dict[str, Any]:
     return {
-        "input_ids": torch.tensor(sum(SOURCES, [])),
-        "decoder_input_ids": torch.tensor(sum(([0, *target[:-1]] for target in TARGETS), [])),
-        "labels": torch.tensor(sum(TARGETS, [])),
+        "input_ids": packed(SOURCES),
+        "decoder_input_ids": packed([[0, *target[:-1]] for target in TARGETS]),
+        "labels": packed(TARGETS),
         "sequences": PackedSequences.from_lengths([len(row) for row in SOURCES], max_groups=max_groups),
         "decoder_sequences": PackedSequences.from_lengths([len(row) for row in TARGETS]),
     }
@@ -104,9 +108,9 @@ def test_packed_is_as_padded(model, backend: str, max_groups: int) -> None:
                        max_new_tokens=9).generated_ids  # fmt: skip
     model.attn_implementation = backend
     assert model.encoder.attn_implementation == model.decoder.roberta.attn_implementation == backend
-    packed = called_packed(max_groups=max_groups)
-    torch.testing.assert_close(model(**packed).loss_sum, expected, rtol=1e-5, atol=0)
-    source = {name: packed[name] for name in ("input_ids", "sequences")}
+    arguments = called_packed(max_groups=max_groups)
+    torch.testing.assert_close(model(**arguments).loss_sum, expected, rtol=1e-5, atol=0)
+    source = {name: arguments[name] for name in ("input_ids", "sequences")}
     assert torch.equal(model(**source, generate=True, max_new_tokens=9).generated_ids, translated)
     model.attn_implementation = "auto"
 
