@@ -29,20 +29,22 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         sequences: PackedSequences | None = None,
-        layer: int | None = None,
+        layer: int | float | None = None,
         pooling: str = "mean",
     ) -> ModelOutput:
         """Return pooler_output [B, D] in float32. Arguments not named here are `XLMRobertaXLModel.forward`'s.
 
         Args:
-            layer: 0: the embeddings; k: what layer k puts out, as the Hub's hidden_states[k]; None: the last one's,
-                after the final layer norm.
+            layer: 0: the embeddings; k: what layer k puts out, as the Hub's hidden_states[k]; 0.5: of the layer half
+                way up; None: the last one's, after the final layer norm.
             pooling: mean: over all tokens, special ones included, as XTREME's retrieval tasks; first: of `<s>`.
 
         Raises:
             ConfigError: There is no such layer or pooling.
         """
         last = self.config.num_hidden_layers
+        if isinstance(layer, float):
+            layer = round(layer * last)
         if layer is not None and not 0 <= layer <= last:
             raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
         if pooling not in POOLINGS:
