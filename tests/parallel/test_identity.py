@@ -78,7 +78,7 @@ JOBS = {
     "questions, cut": ["gradients", *ASKED, "train.tokens_per_micro_batch=128"],
     "scores of questions": ["scores", *ASKED, "evaluate.tokens_per_batch=600", "evaluate.bootstrap=20"],
     "translation": ["gradients", *TRANSLATED],
-    "translation, cut": ["gradients", *TRANSLATED, "train.tokens_per_micro_batch=128"],
+    "translation, cut": ["gradients", *TRANSLATED, *CUT],
     "scores of translations": ["scores", *TRANSLATED, "evaluate.tokens_per_batch=40", "evaluate.bootstrap=20"],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
