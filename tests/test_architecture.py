@@ -51,6 +51,7 @@ KNOWN_BY = {
     "rich": ["track/", "cli/"],
     "datasets": ["data/", "metrics/modules/"],  # its Features describe an evaluate.Metric
     "evaluate": ["metrics/"],
+    "sacrebleu": ["metrics/"],
     "huggingface_hub": ["hub.py", "data/"],
     "safetensors": ["model/", "parallel/", "training/"],
     "tokenizers": ["data/"],

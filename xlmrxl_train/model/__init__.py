@@ -4,6 +4,7 @@ from xlmrxl_train.model.base import XLMRobertaXLModel
 from xlmrxl_train.model.cache import KeyValueCache
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
 from xlmrxl_train.model.encoder import XLMRobertaXLLayer
+from xlmrxl_train.model.encoder_decoder import XLMRobertaXLEncoderDecoder
 from xlmrxl_train.model.fairseq import convert_fairseq
 from xlmrxl_train.model.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 from xlmrxl_train.model.outputs import ModelOutput
@@ -26,6 +27,7 @@ __all__ = [
     "PackedSequences",
     "PreTrained",
     "XLMRobertaXLConfig",
+    "XLMRobertaXLEncoderDecoder",
     "XLMRobertaXLForCausalLM",
     "XLMRobertaXLForMaskedLM",
     "XLMRobertaXLForMultipleChoice",

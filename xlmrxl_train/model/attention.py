@@ -51,7 +51,7 @@ def make_layout(
         queries = queries.one_group()
     if keys is None:
         keys = queries
-    elif keys.order != queries.order or len(keys.groups) != len(queries.groups):
+    elif not keys.cut_as(queries):
         keys = PackedSequences.from_lengths(keys.lengths, like=queries).to(keys.offsets.device, non_blocking=True)
     biases: tuple[Tensor | None, ...]
     if not causal:

@@ -12,7 +12,7 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.configuration import ATTENTION_BACKENDS, XLMRobertaXLConfig
 from xlmrxl_train.model.layers import Embedding, LayerNorm
 from xlmrxl_train.model.source import ParameterSource
-from xlmrxl_train.model.weights import LoadReport, load_weights, match_weights, open_checkpoint
+from xlmrxl_train.model.weights import CheckpointReader, LoadReport, load_weights, match_weights, open_checkpoint
 from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -134,16 +134,13 @@ class PreTrained(nn.Module):
             from xlmrxl_train.hub import resolve_model  # late: reading a folder needs no Hub client
 
             folder = resolve_model(str(path_or_hub_id), revision)
-        config = XLMRobertaXLConfig.from_json_file(folder / "config.json", **overrides)
+        config = cls.read_config(folder, **overrides)
         with torch.device("meta"):
             model = cls(config)
         if attn_implementation is not None:
             model.attn_implementation = attn_implementation
         reader = open_checkpoint(folder)
-        stored, report = match_weights(
-            model, reader, prefix=cls.prefix, head_modules=cls.head_modules, tied=model.tied_weights(),
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-        )  # fmt: skip
+        stored, report = model.match(reader, ignore_mismatched_sizes=ignore_mismatched_sizes)
         load_weights(model, reader, stored, dtype or torch_dtype, torch.device(device or "cpu"))
         model.initialize_new(report.new)
         model.tie_weights()
@@ -151,6 +148,25 @@ class PreTrained(nn.Module):
         if model.device.type != "meta":  # there it is only looked at
             report.log(logger, folder)
         return model.eval()
+
+    @classmethod
+    def read_config(cls, folder: Path, **overrides: object) -> XLMRobertaXLConfig:
+        """Return the shape of the model in a folder; `overrides` win.
+
+        Raises:
+            CheckpointError: config.json is missing or is not a JSON object.
+            ConfigError: A wrong override or value.
+        """
+        return XLMRobertaXLConfig.from_json_file(folder / "config.json", **overrides)
+
+    def match(
+        self, reader: CheckpointReader, *, ignore_mismatched_sizes: bool = False, misfit: str | None = None
+    ) -> tuple[dict[str, str], LoadReport]:
+        """Find the tensor of each parameter in a checkpoint; see `match_weights`."""
+        return match_weights(
+            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights(),
+            ignore_mismatched_sizes=ignore_mismatched_sizes, misfit=misfit,
+        )  # fmt: skip
 
     def source(self, folder: Path | None, seed: int) -> ParameterSource:
         """Return where the values of a model on the meta device come from, for those who fill it themselves.
@@ -167,10 +183,7 @@ class PreTrained(nn.Module):
         if folder is None:
             return ParameterSource(self, std, seed, None, {})
         reader = open_checkpoint(folder)
-        stored, report = match_weights(
-            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights(),
-            misfit=self._misfit(folder),
-        )  # fmt: skip
+        stored, report = self.match(reader, misfit=self._misfit(folder))
         return ParameterSource(self, std, seed, reader, stored, report)
 
     def _misfit(self, folder: Path) -> str | None:
@@ -212,6 +225,10 @@ class PreTrained(nn.Module):
         entries = [_entry(name, parameter) for name, parameter in self.named_parameters()]
         self.write_pretrained(Path(folder), entries, max_shard_bytes=max_shard_bytes)
 
+    def config_values(self) -> dict[str, object]:
+        """Return what config.json holds."""
+        return self.config.to_dict(type(self).__name__)
+
     def write_pretrained(
         self, folder: Path, entries: Sequence[TensorEntry], *, max_shard_bytes: float = DEFAULT_SHARD_BYTES
     ) -> None:
@@ -225,7 +242,7 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        config = self.config.to_dict(type(self).__name__)
+        config = self.config_values()
         config["dtype"] = str(entries[0].dtype).removeprefix("torch.")
         config.pop("torch_dtype", None)
         write_checkpoint(folder, config, entries, max_shard_bytes)
