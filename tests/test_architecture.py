@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "hashing": {"progress"},
     "config": {"errors"},
     "hub": {"errors", "progress"},
-    "model": {"errors", "hub"},
+    "model": {"errors", "hub", "inference"},  # inference: late, to spread a model over devices
     "data": {"config", "errors", "hashing", "hub", "progress"},
     "metrics": {"errors"},
     "parallel": {"config", "errors", "launcher", "progress", "spelling", "__init__"},
@@ -70,7 +70,7 @@ COMPOSITION_ROOT = {
 KNOWN_BY = {
     "hydra": ["cli/"],
     "omegaconf": ["cli/"],
-    "accelerate": ["parallel/ddp.py", "track/", "inference/"],
+    "accelerate": ["parallel/ddp.py", "track/", "inference/loading.py"],
     "deepspeed": ["parallel/"],
     "torch.distributed": ["parallel/", "training/checkpoint.py"],
     "wandb": ["track/"],

@@ -1,21 +1,32 @@
 """What is done with the models of finished runs: averaged, quantized, and scored beside what they were made of."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
 
 from xlmrxl_train.config import Config
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.comparison.layout import Page
+from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.reading import read_run
 from xlmrxl_train.evaluation.report import Report
+from xlmrxl_train.evaluation.side_by_side import compare_models
 from xlmrxl_train.inference.averaging import average, check_alike, find_models
-from xlmrxl_train.inference.model_folder import ModelFolder, new_folder
+from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder
+from xlmrxl_train.inference.quantizing import plain_values, quantization_page, quantize
 from xlmrxl_train.inference.soup import merged, soup_page
 from xlmrxl_train.lineage import protocol_of
+from xlmrxl_train.model import QuantizationConfig
+from xlmrxl_train.model.quantized_weights import num_bytes
 from xlmrxl_train.run import score
+from xlmrxl_train.session import Session
+from xlmrxl_train.track.json_lines import finite
+from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.folder import RunFolder, writing
 
 
@@ -86,3 +97,82 @@ def _write_config(run: Path, target: Path) -> None:
 
 def _config(run: Path) -> Config:
     return RunFolder(run).read_config()
+
+
+def quantize_model(
+    place: str, output: str | Path, quantization: QuantizationConfig, *, evaluate: bool = True
+) -> tuple[list[str], Page | None]:
+    """Quantize a model, and show per language what that costs on the test set of its run.
+
+    Args:
+        place: A run folder, a folder or a Hub id.
+        output: A new folder.
+        quantization: How weights are rounded.
+        evaluate: Whether to score both models; only a run says on what.
+
+    Returns:
+        What was written, one line each; and the table, which also lies in the folder as quantization.md and .json.
+
+    Raises:
+        ConfigError: A package is missing, the output is there already, or the model cannot be quantized so.
+        CheckpointError: Weights cannot be read or written.
+        RunError: The run cannot be read.
+    """
+    source, target = open_model_folder(place), new_folder(str(output))
+    quantize(source, target, quantization)
+    sizes = _size_on_disk(source.path), _size_on_disk(target)
+    lines = [f"written: {target}, {sizes[1] / 1e9:.3f} GB of weights; {source.path} has {sizes[0] / 1e9:.3f} GB"]
+    if source.run is None:
+        return [*lines, f"not scored: {source.path} belongs to no finished run, which would say on what"], None
+    if not evaluate:
+        return [*lines, "not scored, as asked: what it costs in each language is not known"], None
+    page, values = _cost(source, target, quantization)
+    with writing(target):
+        (target / "quantization.md").write_text(redact(to_markdown(page)), encoding="utf-8")
+        (target / "quantization.json").write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")
+    return [*lines, f"written: {target / 'quantization.md'}, quantization.json"], page
+
+
+def _size_on_disk(folder: Path) -> int:
+    return sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+
+
+def _cost(source: ModelFolder, target: Path, quantization: QuantizationConfig) -> tuple[Page, dict[str, Any]]:
+    """Score the original and the quantized model beside each other."""
+    assert source.run is not None
+    config = RunFolder(source.run).read_config()
+    config.model.path = config.tokenizer.path = str(source.path)
+    session = Session.open(config, training=False)
+    try:
+        corpus = session.corpus("test", session.evaluate_languages)
+        device = session.world.device
+        dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
+        models = [
+            source.model_class.from_pretrained(source.path, dtype=dtype, device=device),
+            source.model_class.from_pretrained(target, device=device),
+        ]
+        for model in models:
+            encoder = getattr(model, "roberta", model)
+            encoder.residual_dtype = torch.float32  # as in the run
+        sizes = tuple(sum(num_bytes(parameter) for parameter in model.parameters()) for model in models)
+        found = compare_models(
+            *models,
+            task=session.task,
+            corpus=corpus,
+            tokens_per_batch=config.evaluate.tokens_per_batch,
+            resamples=config.evaluate.bootstrap,
+            device=device,
+            console=session.console,
+        )
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+        page = quantization_page(
+            found,
+            title=f"{config.dataset.name}, test split",
+            metrics=session.task.metrics,
+            config=quantization,
+            sizes=(sizes[0], sizes[1]),
+            device=name,
+        )
+        return page, plain_values(found, quantization, (sizes[0], sizes[1]), name)
+    finally:
+        session.world.close()

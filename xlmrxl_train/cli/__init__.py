@@ -126,6 +126,12 @@ def _average(words: Sequence[str]) -> int:
     return _with_usage("average", words, average.EXAMPLES, average.main)
 
 
+def _quantize(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import quantize
+
+    return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
+
+
 def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
     if not words or any(word in ("-h", "--help") for word in words):
         _usage(name, examples)
@@ -160,6 +166,11 @@ COMMANDS: dict[str, Command] = {
         arguments="<model folders or globs> --output FOLDER [--evaluate]",
         help="the mean of several models' weights, scored beside them",
         main=_average,
+    ),
+    "quantize": Command(
+        arguments="<run folder> --to int8|int4 --output FOLDER",
+        help="smaller weights, and what they cost in each language",
+        main=_quantize,
     ),
 }
 

@@ -67,7 +67,8 @@ class _Places:
         """Return [T, …] as [B, L, …], with `fill` at padding."""
         # In the values' dtype: ONNX's scatter takes no two.
         full = torch.full((self.batch_size * self.length, *packed.shape[1:]), fill, dtype=packed.dtype)
-        return full.index_copy(0, self.rows_T, packed).unflatten(0, (self.batch_size, self.length))
+        padded: Tensor = full.index_copy(0, self.rows_T, packed).unflatten(0, (self.batch_size, self.length))
+        return padded
 
 
 class PaddedModel(nn.Module):
