@@ -100,14 +100,17 @@ def _config(run: Path) -> Config:
 
 
 def quantize_model(
-    place: str, output: str | Path, quantization: QuantizationConfig, *, evaluate: bool = True
-) -> tuple[list[str], Page | None]:
+    place: str, output: str | Path, *, weights: str, group_size: int = 128, embeddings: str = "bf16",
+    evaluate: bool = True,
+) -> tuple[list[str], Page | None]:  # fmt: skip
     """Quantize a model, and show per language what that costs on the test set of its run.
 
     Args:
         place: A run folder, a folder or a Hub id.
         output: A new folder.
-        quantization: How weights are rounded.
+        weights: int8 or int4, as in `QuantizationConfig`; and so are the next two.
+        group_size: Of int4.
+        embeddings: bf16 or int8.
         evaluate: Whether to score both models; only a run says on what.
 
     Returns:
@@ -118,6 +121,7 @@ def quantize_model(
         CheckpointError: Weights cannot be read or written.
         RunError: The run cannot be read.
     """
+    quantization = QuantizationConfig(weights=weights, group_size=group_size, embeddings=embeddings)
     source, target = open_model_folder(place), new_folder(str(output))
     quantize(source, target, quantization)
     sizes = _size_on_disk(source.path), _size_on_disk(target)

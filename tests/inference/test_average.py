@@ -113,6 +113,11 @@ def test_models_that_differ_are_refused(tmp_path: Path) -> None:
         check_alike(find_models([str(a), str(same)]))
 
 
+def test_a_flag_that_takes_no_value(capsys: Capture) -> None:
+    assert main(["average", "a", "--evaluate=3", "--output", "soup"]) == 2
+    assert capsys.readouterr().err == "error: --evaluate takes no value, got '3'. Write --evaluate alone.\n"
+
+
 def test_at_least_two_models_are_needed(tmp_path: Path) -> None:
     a = save(tmp_path / "a")
     with pytest.raises(ConfigError, match="average needs at least two models, got 1"):

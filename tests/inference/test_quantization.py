@@ -76,7 +76,7 @@ def test_int4_is_as_close_as_what_torchao_makes_by_itself() -> None:
 
     torch.manual_seed(0)
     weight = torch.randn(32, 64).bfloat16()
-    integers = IntegerWeight.int4(weight, 32)
+    integers = IntegerWeight.rounded(weight, "int4", 32)
     values = quantized_weights._apart(integers.qdata).float().view(32, 2, 32)
     assert integers.zero_point is not None
     plain = (values - 8) * integers.scale.float()[..., None] + integers.zero_point.float()[..., None]
@@ -87,6 +87,16 @@ def test_int4_is_as_close_as_what_torchao_makes_by_itself() -> None:
     exact = features.float() @ weight.float().t()
     assert (got - exact).norm() < 1.05 * (theirs - exact).norm() < 0.2 * exact.norm()
     assert (plain.view(32, 64) - weight.float()).abs().max() < integers.scale.float().max()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_rows_are_rounded_by_themselves(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 64)
+    whole = IntegerWeight.rounded(weight, kind, 32)
+    monkeypatch.setattr(quantized_weights, "_ROUNDED_ELEMENTS", 7 * 64)
+    for name, part in IntegerWeight.rounded(weight, kind, 32).parts.items():
+        assert torch.equal(part, whole.parts[name])
 
 
 def test_vocabulary_of_integers_gives_logits_and_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

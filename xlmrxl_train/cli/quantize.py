@@ -33,12 +33,15 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError(f"--group-size must be a number, got {size[:40]!r}. Write --group-size 128.")
     from xlmrxl_train.cli.report import show_page
     from xlmrxl_train.deploy import quantize_model  # late: they import torch
-    from xlmrxl_train.model.quantization import QuantizationConfig
 
-    config = QuantizationConfig(
-        weights=read.values["--to"], group_size=int(size), embeddings=read.values.get("--embeddings", "bf16")
+    lines, page = quantize_model(
+        place,
+        read.values["--output"],
+        weights=read.values["--to"],
+        group_size=int(size),
+        embeddings=read.values.get("--embeddings", "bf16"),
+        evaluate="--no-evaluate" not in read.values,
     )
-    lines, page = quantize_model(place, read.values["--output"], config, evaluate="--no-evaluate" not in read.values)
     for line in lines:
         print(line, file=sys.stderr)
     if page is not None:

@@ -131,10 +131,6 @@ def kinds_of(model: nn.Module, config: QuantizationConfig) -> dict[str, str]:
     return kinds
 
 
-def _rounded(weight: Tensor, kind: str, group_size: int) -> IntegerWeight:
-    return IntegerWeight.int8(weight) if kind == "int8" else IntegerWeight.int4(weight, group_size)
-
-
 def quantized_entries(model: nn.Module, config: QuantizationConfig, read: Callable[[str], Tensor]) -> list[TensorEntry]:
     """Return what a folder of quantized weights holds, rounded when its turn comes, one matrix at a time.
 
@@ -150,7 +146,7 @@ def quantized_entries(model: nn.Module, config: QuantizationConfig, read: Callab
         weight = read(name)
         if is_quantized(weight):
             return IntegerWeight.from_torchao(weight).parts
-        return _rounded(weight, kinds[name], config.group_size).parts
+        return IntegerWeight.rounded(weight, kinds[name], config.group_size).parts
 
     def part(name: str, suffix: str) -> Tensor:
         return rounded(name)[suffix]
@@ -253,7 +249,7 @@ def load_quantized(
         if isinstance(reader, QuantizedReader):
             weight = reader.integers(stored[name], kind, config.group_size)
         else:
-            weight = _rounded(reader.read(stored[name]), kind, config.group_size)
+            weight = IntegerWeight.rounded(reader.read(stored[name]), kind, config.group_size)
         _set(model, name, weight.to_torchao(device))
     for name, parameter in list(model.named_parameters()):
         if not is_quantized(parameter):

@@ -21,6 +21,7 @@ INT4_PARTS = ("qdata", "scale", "zero_point")
 _LEVELS = 15  # int4: 0 to 15, of which 8 is the middle
 _MIDDLE = 8
 _CUDA_TILE_N, _CUDA_TILE_K, _INNER_TILES = 8, 1024, 8  # what the GPU's kernel pads to
+_ROUNDED_ELEMENTS = 2**20  # rounded at a time: the float32 copies are small
 _UNPACKED_ROWS = 512  # read at a time
 _CHUNK_ELEMENTS = 2**26  # logits held at once by a quantized vocabulary's loss
 
@@ -37,7 +38,21 @@ class IntegerWeight:
     """[N, G] bfloat16 of int4."""
 
     @classmethod
-    def int8(cls, weight_NK: Tensor) -> Self:
+    def rounded(cls, weight_NK: Tensor, kind: str, group_size: int) -> Self:
+        """Round a matrix to int8 or int4, some rows at a time: they do not depend on each other.
+
+        Args:
+            weight_NK: In any floating dtype.
+            kind: int8 or int4.
+            group_size: Input features that share a scale, of int4.
+        """
+        rows = max(1, _ROUNDED_ELEMENTS // weight_NK.shape[1])
+        pieces = [cls._int8(part) if kind == "int8" else cls._int4(part, group_size) for part in weight_NK.split(rows)]
+        names = pieces[0].parts
+        return cls(**{name: torch.cat([piece.parts[name] for piece in pieces]) for name in names})
+
+    @classmethod
+    def _int8(cls, weight_NK: Tensor) -> Self:
         """Round symmetrically around 0, each row by its largest value."""
         from torchao.quantization.granularity import PerRow  # late: an optional package
         from torchao.quantization.quantize_.workflows.int8.int8_tensor import Int8Tensor
@@ -46,7 +61,7 @@ class IntegerWeight:
         return cls(qdata=rounded.qdata, scale=rounded.scale)
 
     @classmethod
-    def int4(cls, weight_NK: Tensor, group_size: int) -> Self:
+    def _int4(cls, weight_NK: Tensor, group_size: int) -> Self:
         """Round to 16 levels between the smallest and the largest value of each group."""
         from torchao.quantization.quant_primitives import (
             MappingType,
