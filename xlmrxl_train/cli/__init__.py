@@ -114,6 +114,31 @@ def _report(words: Sequence[str]) -> int:
     return report.main(words)
 
 
+def _export(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import export
+
+    return _with_usage("export", words, export.EXAMPLES, export.main)
+
+
+def _average(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import average
+
+    return _with_usage("average", words, average.EXAMPLES, average.main)
+
+
+def _quantize(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import quantize
+
+    return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
+
+
+def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
+    if not words or any(word in ("-h", "--help") for word in words):
+        _usage(name, examples)
+        return 0 if words else 2
+    return main(words)
+
+
 # A command that takes other words than key=value reads them itself, in the module that does its work.
 COMMANDS: dict[str, Command] = {
     "train": Command(
@@ -131,6 +156,21 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folders or globs> [--compare] [--output FILE]",
         help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
         main=_report,
+    ),
+    "export": Command(
+        arguments="<run folder> --to transformers|onnx --output FOLDER",
+        help="the model for other programs, with a model card written from the run",
+        main=_export,
+    ),
+    "average": Command(
+        arguments="<model folders or globs> --output FOLDER [--evaluate]",
+        help="the mean of several models' weights, scored beside them",
+        main=_average,
+    ),
+    "quantize": Command(
+        arguments="<run folder> --to int8|int4 --output FOLDER",
+        help="smaller weights, and what they cost in each language",
+        main=_quantize,
     ),
 }
 

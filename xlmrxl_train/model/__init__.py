@@ -11,6 +11,7 @@ from xlmrxl_train.model.outputs import ModelOutput
 from xlmrxl_train.model.packed import PackedSequences
 from xlmrxl_train.model.prepacking import prepacked
 from xlmrxl_train.model.pretrained import PreTrained
+from xlmrxl_train.model.quantization import QuantizationConfig
 from xlmrxl_train.model.sentence_encoder import XLMRobertaXLSentenceEncoder
 from xlmrxl_train.model.tasks import (
     XLMRobertaXLForMultipleChoice,
@@ -26,6 +27,7 @@ __all__ = [
     "ModelOutput",
     "PackedSequences",
     "PreTrained",
+    "QuantizationConfig",
     "XLMRobertaXLConfig",
     "XLMRobertaXLEncoderDecoder",
     "XLMRobertaXLForCausalLM",
