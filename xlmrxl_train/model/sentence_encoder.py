@@ -42,9 +42,7 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         Raises:
             ConfigError: There is no such layer or pooling.
         """
-        last = self.config.num_hidden_layers
-        if layer is not None and not 0 <= layer <= last:
-            raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
+        check_layer(self.config, layer)
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling must be {' | '.join(POOLINGS)}, got {pooling!r}.")
         arguments = EncoderInputs(
@@ -57,6 +55,17 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         )  # fmt: skip
         assert output.last_hidden_state is not None
         return ModelOutput(pooler_output=pooled(output.last_hidden_state, inputs.sequences, pooling))
+
+
+def check_layer(config: XLMRobertaXLConfig, layer: int | None) -> None:
+    """Make sure that there is such a layer; None is the last one.
+
+    Raises:
+        ConfigError: There is not.
+    """
+    last = config.num_hidden_layers
+    if layer is not None and not 0 <= layer <= last:
+        raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
 
 
 def pooled(states_TD: Tensor, sequences: PackedSequences, pooling: str) -> Tensor:
