@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import CheckpointError, ConfigError, DataError
@@ -231,6 +232,12 @@ class Pipeline(ABC):
         with torch.no_grad():
             module = self.model if part is None else part
             output: ModelOutput = module(input_ids=ids_T.to(device), sequences=packed.to(device), **arguments)
+        return output
+
+    def run_batch(self, batch: Batch) -> ModelOutput:
+        """Run the model on the batch of a task."""
+        with torch.no_grad():
+            output: ModelOutput = self.model(**batch.to(self.model.device).inputs)
         return output
 
     def finite(self, outputs: Tensor) -> Tensor:

@@ -10,14 +10,24 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.inference.base import Pipeline
 from xlmrxl_train.inference.fill_mask import FillMask
 from xlmrxl_train.inference.loading import device_of, dtype_of, load_model, load_tokenizer, settle
+from xlmrxl_train.inference.multiple_choice import MultipleChoice
+from xlmrxl_train.inference.question_answering import QuestionAnswering
 from xlmrxl_train.inference.text_classification import TextClassification
+from xlmrxl_train.inference.token_classification import TokenClassification
 from xlmrxl_train.inference.vectors import FeatureExtraction, SentenceEmbeddings
 from xlmrxl_train.model import PreTrained
 from xlmrxl_train.spelling import did_you_mean
 
-PIPELINES: dict[str, type[Pipeline]] = {
-    kind.task: kind for kind in (FillMask, TextClassification, FeatureExtraction, SentenceEmbeddings)
-}
+_KINDS: tuple[type[Pipeline], ...] = (
+    FillMask,
+    TextClassification,
+    TokenClassification,
+    QuestionAnswering,
+    MultipleChoice,
+    FeatureExtraction,
+    SentenceEmbeddings,
+)
+PIPELINES = {kind.task: kind for kind in _KINDS}
 _OTHER_NAMES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
 
 
