@@ -13,6 +13,7 @@ from xlmrxl_train.inference.loading import device_of, dtype_of, load_model, load
 from xlmrxl_train.inference.multiple_choice import MultipleChoice
 from xlmrxl_train.inference.question_answering import QuestionAnswering
 from xlmrxl_train.inference.text_classification import TextClassification
+from xlmrxl_train.inference.text_generation import TextGeneration
 from xlmrxl_train.inference.token_classification import TokenClassification
 from xlmrxl_train.inference.vectors import FeatureExtraction, SentenceEmbeddings
 from xlmrxl_train.model import PreTrained
@@ -26,6 +27,7 @@ _KINDS: tuple[type[Pipeline], ...] = (
     MultipleChoice,
     FeatureExtraction,
     SentenceEmbeddings,
+    TextGeneration,
 )
 PIPELINES = {kind.task: kind for kind in _KINDS}
 _OTHER_NAMES = {"ner": "token-classification", "sentiment-analysis": "text-classification"}
