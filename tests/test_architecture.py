@@ -28,7 +28,18 @@ MAY_IMPORT = {
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
     "inference": {"config", "data", "errors", "hub", "model", "progress", "spelling", "tasks", "track"},
     "checks": {"config", "errors"},
-    "cli": {"checks", "config", "errors", "evaluation", "launcher", "run", "spelling", "track", "__init__"},
+    "cli": {
+        "checks",
+        "config",
+        "errors",
+        "evaluation",
+        "inference",
+        "launcher",
+        "run",
+        "spelling",
+        "track",
+        "__init__",
+    },
 }
 COMPOSITION_ROOT = {
     "account",

@@ -114,6 +114,24 @@ def _report(words: Sequence[str]) -> int:
     return report.main(words)
 
 
+def _run(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import run  # late, as all that only one command needs
+
+    if not words or any(word in ("-h", "--help") for word in words):
+        _usage("run", run.EXAMPLES)
+        return 0 if words else 2
+    return run.main(words)
+
+
+def _predict(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import predict
+
+    if not words or any(word in ("-h", "--help") for word in words):
+        _usage("predict", predict.EXAMPLES)
+        return 0 if words else 2
+    return predict.main(words)
+
+
 # A command that takes other words than key=value reads them itself, in the module that does its work.
 COMMANDS: dict[str, Command] = {
     "train": Command(
@@ -131,6 +149,16 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folders or globs> [--compare] [--output FILE]",
         help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
         main=_report,
+    ),
+    "run": Command(
+        arguments="--task <task> --model <run folder, folder or Hub id> [--input FILE] [--json]",
+        help="answer lines with a model: fill-mask, text-classification, question-answering, ...",
+        main=_run,
+    ),
+    "predict": Command(
+        arguments="<run folder> --input FILE [--output FILE] [--on-error stop|skip]",
+        help="labels, tags, answers or choices of a trained run for the rows of a file",
+        main=_predict,
     ),
 }
 

@@ -164,6 +164,10 @@ class Pipeline(ABC):
             for item, content in zip(inputs, read, strict=True)
         ]
 
+    def parse(self, where: str, line: str) -> Any:
+        """Return what a line of text means as an input; where it is begins the message about a line that means none."""
+        return line
+
     def read(self, item: Input, options: Any) -> Any:
         """Check one input and return what `encode` needs of it: here, a text.
 

@@ -48,6 +48,14 @@ class MultipleChoice(Pipeline):
     model_class: ClassVar[type[PreTrained]] = XLMRobertaXLForMultipleChoice
     options_class: ClassVar[type[Options]] = MultipleChoiceOptions
 
+    def parse(self, where: str, line: str) -> Any:
+        """Return the text and the choices that have tabs between them."""
+        text, *choices = line.split("\t")
+        if len(choices) < 2:
+            raise DataError(f"{where}: expected a text, a tab, and choices with tabs between, at least two, found "
+                            f"{len(choices)} choices. Mend the line.")  # fmt: skip
+        return {"context": text, "choices": choices}
+
     def read(self, item: Input, options: MultipleChoiceOptions) -> Features:
         """Return choices and what they belong to as an example of the task."""
         value = item.value

@@ -61,6 +61,14 @@ class QuestionAnswering(Pipeline):
                 inputs = {"question": question, "context": context}
         return super().__call__(inputs, **options)
 
+    def parse(self, where: str, line: str) -> Any:
+        """Return the question and the context that have a tab between them."""
+        texts = line.split("\t")
+        if len(texts) != 2:
+            raise DataError(f"{where}: expected a question, a tab and a context, found {len(texts)} texts. "
+                            "Mend the line.")  # fmt: skip
+        return dict(zip(_ROLES, texts, strict=True))
+
     def read(self, item: Input, options: QuestionAnsweringOptions) -> Features:
         """Return a question and its context as an example of the task."""
         if not isinstance(item.value, dict) or set(item.value) != set(_ROLES):

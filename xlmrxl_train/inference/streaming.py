@@ -21,7 +21,10 @@ class Input:
     """What is asked, and the words with which a message about it begins: "input 3", "pairs.tsv:3"."""
 
     where: str
-    value: Any
+    value: Any = None
+    number: int = 0  # of its line from 1, or of its record from 0
+    by_line: bool = True
+    fault: DataError | None = None  # found when it was read: there is no value
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,10 +79,11 @@ def attempt(
 
 
 def _one_window(steps: Steps, inputs: Sequence[Input], tokens_per_batch: int) -> list[Outcome]:
-    outcomes = [Outcome(input=item) for item in inputs]
+    outcomes = [Outcome(input=item, fault=item.fault) for item in inputs]
+    sound = [outcome for outcome in outcomes if outcome.fault is None]
     works: list[Work] = []
     owners: list[Outcome] = []
-    for outcome, prepared in zip(outcomes, steps.prepare(inputs), strict=True):
+    for outcome, prepared in zip(sound, steps.prepare([outcome.input for outcome in sound]), strict=True):
         if isinstance(prepared, DataError):
             outcome.fault = prepared
         else:

@@ -45,6 +45,13 @@ class TextClassification(Pipeline):
         """Return the label of a single text in a list, as the Hub does unless top_k was given."""
         return [result] if isinstance(inputs, str) and "top_k" not in options else result
 
+    def parse(self, where: str, line: str) -> Any:
+        """Return a text, or the two that have a tab between them."""
+        texts = line.split("\t")
+        if len(texts) > 2:
+            raise DataError(f"{where}: expected a text, or two with a tab between, found {len(texts)}. Mend the line.")
+        return dict(zip(("text", "text_pair"), texts, strict=False)) if len(texts) == 2 else line
+
     def read(self, item: Input, options: Any) -> Texts:
         """Return a text and maybe a second one."""
         value = item.value
