@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "track": {"config", "errors"},
     "training": {"config", "data", "errors", "hashing", "model", "parallel", "progress", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
-    "inference": {"config", "data", "errors", "hub", "model", "progress", "spelling", "tasks", "track"},
+    "inference": {"checks", "config", "data", "errors", "hub", "model", "progress", "spelling", "tasks", "track"},
     "checks": {"config", "errors"},
     "cli": {
         "checks",

@@ -38,6 +38,16 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="top_k must be an integer of at least 1, got -1"):
         pipe(ITEMS[0], top_k=-1)
 
+    for templates, message in (
+        (5, r"templates must map text and text_pair to texts, got 5\. Mend it\."),
+        ({"text": 5}, r"templates must map text and text_pair to texts, got {'text': 5}"),
+        ({"text": "{other}"}, "dataset.templates.text must be text with {context} and {question}, each at most once"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pipe(ITEMS[0], templates=templates)
+    with pytest.raises(DataError, match=r"input 1: dataset\.templates\.text must be text with {question}, each at"):
+        pipe(ITEMS[1], templates={"text": "{context} {question}"})
+
 
 @pytest.mark.parametrize(
     ("item", "message"),

@@ -84,6 +84,8 @@ def test_drawn_texts_depend_on_seed_and_prompt_alone(ours: Pipeline) -> None:
     assert [len(texts) for texts in several] == [3] * 4
     assert ours(PROMPTS[2], seed=1, num_return_sequences=3, **options) == several[2]
     assert ours(PROMPTS[2], seed=1, num_return_sequences=3, use_cache=False, **options) == several[2]
+    lengths = {len(ours.tokenizer.encode(text["generated_text"])) for texts in several for text in texts}
+    assert len(lengths) > 3  # texts end one after the other
     assert len({text["generated_text"] for text in several[2]}) == 3
     assert ours(PROMPTS, seed=2, **options) != ours(PROMPTS, seed=1, **options)
     assert ours(PROMPTS, **options) != ours(PROMPTS, **options)

@@ -115,3 +115,5 @@ def test_a_wrong_input_is_named(value: Any, options: dict[str, Any], message: st
         ours(value, **options)
     with pytest.raises(ConfigError, match=r"aggregation_strategy must be none \| simple \| first .*, got 'last'\. Ch"):
         ours("a", aggregation_strategy="last")
+    with pytest.raises(ConfigError, match="ignore_labels must be a list of texts, got 'O'"):
+        ours("a", ignore_labels="O")

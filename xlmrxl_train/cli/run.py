@@ -36,7 +36,8 @@ EXAMPLES = "\n".join(
         *(f"  {name:<24}{line}" for name, line in TASKS.items()),
         "",
         "Of a file that ends in .jsonl each line is what the pipeline takes in Python, as JSON. key=value sets the",
-        "pipeline's options. Without --json: tabs between the number of the line, the score and the rest.",
+        "pipeline's options; window=1 answers each line before the next one is read, else 2048 are sorted together.",
+        "Without --json: tabs between the number of the line, the score and the rest.",
         "--on-error skip reports a bad line, goes on, and ends with exit code 1; stop, the default, ends at once.",
     ]
 )

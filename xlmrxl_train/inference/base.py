@@ -74,6 +74,13 @@ def yes_or_no(name: str, value: object) -> list[str]:
     return [] if isinstance(value, bool) else [f"{name} must be true or false, got {shown(value)}. Set one of them."]
 
 
+def texts(name: str, value: object) -> list[str]:
+    """Return the fault of an option that must be a list of texts."""
+    if isinstance(value, list | tuple | set | frozenset) and all(isinstance(text, str) for text in value):
+        return []
+    return [f"{name} must be a list of texts, got {shown(value)}. Write [...] around them."]
+
+
 def one_of(name: str, value: object, choices: Sequence[str]) -> list[str]:
     """Return the fault of an option that must be one of a few words."""
     if isinstance(value, str) and value in choices:

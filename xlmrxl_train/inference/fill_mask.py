@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from xlmrxl_train.errors import ConfigError, DataError
-from xlmrxl_train.inference.base import Options, Pipeline, at_least
+from xlmrxl_train.inference.base import Options, Pipeline, at_least, texts
 from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.model import PreTrained, XLMRobertaXLForMaskedLM
 
@@ -35,7 +35,10 @@ class FillMaskOptions(Options):
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values."""
-        return super().faults() + at_least("top_k", self.top_k, 1)
+        faults = super().faults() + at_least("top_k", self.top_k, 1)
+        return (
+            faults if self.targets is None or isinstance(self.targets, str) else faults + texts("targets", self.targets)
+        )
 
 
 class FillMask(Pipeline):
@@ -103,9 +106,9 @@ class FillMask(Pipeline):
                 row += 1
             results.append(proposals[0] if single else proposals)
         for single, entries in waiting.items():
-            texts = self.tokenizer.batch_decode(filled[single], skip_special_tokens=single)
+            whole = self.tokenizer.batch_decode(filled[single], skip_special_tokens=single)
             words = self.tokenizer.batch_decode([[entry["token"]] for entry in entries])
-            for entry, text, word in zip(entries, texts, words, strict=True):
+            for entry, text, word in zip(entries, whole, words, strict=True):
                 entry["token_str"], entry["sequence"] = word, text
         return results
 

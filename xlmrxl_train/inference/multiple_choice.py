@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from xlmrxl_train.checks.tasks import faults_of_templates
 from xlmrxl_train.config import DatasetConfig, MultipleChoiceConfig
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.files import shown
@@ -33,9 +34,18 @@ class MultipleChoiceOptions(Options):
 
     def faults(self) -> list[str]:
         """Return what is wrong with the values."""
-        return super().faults() + (
-            [] if self.top_k == ONLY_THE_BEST else at_least("top_k", self.top_k, 1, or_none=True)
-        )
+        faults = [] if self.top_k == ONLY_THE_BEST else at_least("top_k", self.top_k, 1, or_none=True)
+        if not all(isinstance(text, str) for text in _texts_of(self.templates)):
+            faults.append(f"templates must map text and text_pair to texts, got {shown(self.templates)}. Mend it.")
+        else:
+            columns = dict.fromkeys((*_TEXTS, "choices"), "")
+            faults += faults_of_templates(DatasetConfig(columns=columns, templates=dict(self.templates)))
+        return super().faults() + faults
+
+
+def _texts_of(templates: object) -> Iterable[object]:
+    """Return the texts that should be texts; of what is no mapping, something that is none."""
+    return templates.values() if isinstance(templates, Mapping) else (None,)
 
 
 class MultipleChoice(Pipeline):
@@ -73,8 +83,10 @@ class MultipleChoice(Pipeline):
         config = MultipleChoiceConfig(max_length=self.limit(options))
         columns = {role: role for role in [*roles, "choices"]}
         labels = [str(number) for number in range(len(choices))]
-        task = Task(config, DatasetConfig(columns=columns, labels=labels, templates=dict(options.templates)),
-                    self.tokenizer)  # fmt: skip
+        dataset = DatasetConfig(columns=columns, labels=labels, templates=dict(options.templates))
+        if faults := faults_of_templates(dataset):  # they ask for a text that this input lacks
+            raise DataError(f"{item.where}: {faults[0]}")
+        task = Task(config, dataset, self.tokenizer)
         task.labelled = False
         return Features(example=example_of(task, Row(id="", values=value, where=item.where)), task=task)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xlmrxl_train.data.files import shown
 from xlmrxl_train.errors import DataError
-from xlmrxl_train.inference.base import Options, Pipeline, one_of, yes_or_no
+from xlmrxl_train.inference.base import Options, Pipeline, one_of, texts, yes_or_no
 from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.model import PreTrained, XLMRobertaXLForTokenClassification
 from xlmrxl_train.tasks.token_classification import split
@@ -43,6 +43,7 @@ class TokenClassificationOptions(Options):
     def faults(self) -> list[str]:
         """Return what is wrong with the values."""
         faults = super().faults() + one_of("aggregation_strategy", self.aggregation_strategy, STRATEGIES)
+        faults += texts("ignore_labels", self.ignore_labels)
         return faults + yes_or_no("is_split_into_words", self.is_split_into_words)
 
 
