@@ -72,7 +72,7 @@ def refused(capsys: Capture, *words: str) -> str:
             "dataset.metrics must suit the task (micro_f1, multilabel_",
         ),
         ("evaluate.submission=glue", "evaluate.submission must be xtreme or null, got 'glue'."),
-        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, "),
+        ("evaluate.submission=xtreme", "evaluate.submission=xtreme is for XTREME's data sets (BUCC 2018, MLQA, "),
         (
             "dataset.languages=[en,de,'q q']",
             "A language must be an ISO 639 code such as en, eng or eng_Latn, got 'q q'",
@@ -295,6 +295,9 @@ def test_a_tokenizer_that_cannot_encode_is_named(capsys: Capture) -> None:
 def test_saved_shapes_are_compared_before_a_run(good: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copytree(good, tmp_path / "m")
     tensors = load_file(tmp_path / "m/model.safetensors")
+    config = json.loads((tmp_path / "m/config.json").read_text(encoding="utf-8"))
+    config["id2label"] = dict(enumerate(["entailment", "neutral", "contradiction"]))  # so that the head is read
+    (tmp_path / "m/config.json").write_text(json.dumps(config), encoding="utf-8")
     tensors["classifier.dense.bias"] = torch.zeros(3)
     save_file(tensors, tmp_path / "m/model.safetensors")
     assert "shape: classifier.dense.bias must be (16,), got (3,)" in refused(capsys, *TINY, "model.path=./m")

@@ -90,7 +90,7 @@ def test_predictions_without_gold_are_written_and_not_scored(tmp_path: Path) -> 
     dataset = DatasetConfig(name="x", labels=["a", "b"], columns={"text": "t", "label": "l"})
     task = SequenceClassification(SequenceClassificationConfig(), dataset, None)  # type: ignore[arg-type]
     task.labelled = False
-    tally = Tally(task, ["x", "y"], PredictionFile(tmp_path / "en.jsonl", 2))
+    tally = Tally(task, "test", "en", ["x", "y"], PredictionFile(tmp_path / "en.jsonl", 2))
     tally.add([Prediction(table=0, example=place, prediction=place, reference=None) for place in (1, 0)])
     tally.close()
     assert not tally.statistics and not tally.missing

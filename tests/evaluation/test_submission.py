@@ -14,6 +14,7 @@ from xlmrxl_train.config import DatasetConfig
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.submission import write_submission, xtreme_task
 from xlmrxl_train.run import evaluate
+from xlmrxl_train.session import SAMPLE_TOKENIZER
 
 SUBMITTED = ["dataset.name=XNLI", "evaluate.submission=xtreme", "evaluate.languages=[en,th]"]
 RUN = ["recipe=demo", "train.max_steps=1", "evaluate.every=0", "evaluate.bootstrap=0", "data.limit=9"]
@@ -71,7 +72,7 @@ def test_it_is_written_on_request_only(tmp_path: Path) -> None:
 def test_another_data_set_is_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*RUN, "evaluate.submission=xtreme", f"run.dir={tmp_path / 'run'}"]) == 2
     assert capsys.readouterr().err == (
-        "error: evaluate.submission=xtreme is for XTREME's data sets (BUCC, MLQA, PAN-X, PAWS-X, Tatoeba, "
+        "error: evaluate.submission=xtreme is for XTREME's data sets (BUCC 2018, MLQA, PAN-X, PAWS-X, Tatoeba, "
         "TyDiQA-GoldP, UDPOS, XNLI, XQuAD), got sample NLI. Set evaluate.submission=null.\n"
     )
     assert not (tmp_path / "run").exists()
@@ -111,7 +112,7 @@ def test_answers_are_found_by_id(name: str, task: str, tmp_path: Path) -> None:
 
 
 def test_translations_are_rows_and_languages_have_two_letters(tmp_path: Path) -> None:
-    lines = [{"id": str(row), "prediction": found} for row, found in enumerate([2, 0, 1])]
+    lines = [{"id": str(row), "prediction": [found, 0]} for row, found in enumerate([2, 0, 1])]
     folder = written(tmp_path, "Tatoeba", {"pes": lines, "cmn": lines[:1], "swh": lines, "ast": lines})
     assert sorted(path.name for path in folder.iterdir()) == [
         "test-ast.tsv",
@@ -122,12 +123,25 @@ def test_translations_are_rows_and_languages_have_two_letters(tmp_path: Path) ->
     assert read_label(folder / "test-fa.tsv") == ["2", "0", "1"]
 
 
+def test_a_run_without_training_writes_rows(tmp_path: Path) -> None:
+    (tmp_path / "retrieval/tatoeba").mkdir(parents=True)
+    foreign, english = ["گربه خوابید.", "باران آمد.", "خورشید تابید."], ["A cat slept.", "It rained.", "The sun shone."]
+    for code, texts in (("pes", foreign), ("eng", english)):
+        (tmp_path / f"retrieval/tatoeba/tatoeba.pes-eng.{code}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    words = [
+        "recipe=tatoeba", "model=tiny", "task.layer=1", "data.source=files", f"data.root={tmp_path}",
+        "evaluate.languages=[pes]",
+        f"tokenizer.path={SAMPLE_TOKENIZER}", "evaluate.submission=xtreme", f"run.dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    train(load_config(words))
+    lines = (tmp_path / "run/predictions/pes.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [str(json.loads(line)["prediction"][0]) for line in lines]
+    assert read_label(tmp_path / "run/submission/tatoeba/test-fa.tsv") == rows and set(rows) <= {"0", "1", "2"}
+
+
 def test_mined_pairs_are_two_ids(tmp_path: Path) -> None:
-    lines = [
-        {"id": "de-1", "prediction": "en-7"},
-        {"id": "de-2", "prediction": None},
-        {"id": "de-3", "prediction": "en-1"},
-    ]
-    folder = written(tmp_path, "BUCC", {"de": lines})
+    mined = [("source/de-1", ["en-7"]), ("source/de-2", []), ("source/de-3", ["en-1"]), ("target/en-1", [])]
+    lines = [{"id": id_, "prediction": partners} for id_, partners in mined]
+    folder = written(tmp_path, "BUCC 2018", {"de": lines})
     pairs = {tuple(line.split("\t")) for line in read_label(folder / "test-de.tsv")}
     assert pairs == {("de-1", "en-7"), ("de-3", "en-1")} and folder.name == "bucc2018"

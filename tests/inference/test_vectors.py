@@ -24,6 +24,7 @@ def test_features_are_those_of_transformers(tmp_path: Path) -> None:
     tensor = mine(TEXTS[0], return_tensors=True)
     assert tensor.tolist() == mine(TEXTS[0])
     assert (mine(TEXTS[0], layer=2, return_tensors=True) == tensor).all()
+    assert mine(TEXTS[0], layer=0.5) == mine(TEXTS[0], layer=1) != mine(TEXTS[0])
     with pytest.raises(ConfigError, match="layer must be from 0 to 2, the model's layers, got 3"):
         mine(TEXTS[0], layer=3)
 

@@ -19,13 +19,13 @@ def encoder() -> XLMRobertaXLSentenceEncoder:
     return XLMRobertaXLSentenceEncoder(config).eval()
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2, 3, None])
+@pytest.mark.parametrize("layer", [0, 1, 2, 3, 0.7, None])
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 @torch.no_grad()
 def test_vectors_are_pooled_hidden_states(encoder, layer, pooling) -> None:
     vectors = encoder(IDS, attention_mask=MASK, layer=layer, pooling=pooling).pooler_output
     states = encoder.roberta(IDS, attention_mask=MASK, output_hidden_states=True).hidden_states[
-        -1 if layer is None else layer
+        {None: -1, 0.7: 2}.get(layer, layer)
     ]
     mean = (states * MASK[:, :, None]).sum(1) / MASK.sum(1, keepdim=True)
     assert torch.allclose(vectors, mean if pooling == "mean" else states[:, 0], atol=1e-6)

@@ -46,7 +46,7 @@ def test_an_operation_that_cannot_be_built(monkeypatch) -> None:
         require_aio(World())
 
 
-def test_what_a_compiler_says_is_said_in_one_line(tmp_path, monkeypatch) -> None:
+def test_what_a_compiler_says_is_said_in_one_line(tmp_path, monkeypatch, caplog) -> None:
     from deepspeed.ops.op_builder.cpu.builder import CPUOpBuilder
 
     source = tmp_path / "broken.cpp"
@@ -69,6 +69,8 @@ def test_what_a_compiler_says_is_said_in_one_line(tmp_path, monkeypatch) -> None
     assert said.startswith("DeepSpeed's operation broken could not be compiled: ") and "\n" not in said
     assert said.endswith("error: #error a header is missing. Mend that, or use another.")
     assert not list((tmp_path / "cache").rglob("lock"))
+    [before] = caplog.messages
+    assert before == "compiling DeepSpeed's operation broken, once on this machine; that may take minutes"
 
 
 def test_a_lock_of_a_compilation_that_was_killed(tmp_path, monkeypatch) -> None:

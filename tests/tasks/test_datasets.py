@@ -30,7 +30,7 @@ CONF = Path(__file__).parents[2] / "conf" / "dataset"
 DATASETS = sorted(path.stem for path in CONF.glob("*.yaml"))
 ROWS = Path(__file__).parent / "rows"
 STILL_TO_COME: tuple[str, ...] = ()  # data sets whose rows are not written yet
-WITHOUT_GOLD = {"perplexity"}  # metrics that no answer makes perfect
+WITHOUT_GOLD = {"loss", "perplexity"}  # metrics that no answer makes 1, or whose gold is a loss of 0
 
 # Kind -> the prediction that a perfect model would make; where there is no entry, it is the reference.
 GOLD: dict[str, Callable[[Prediction], Any]] = {

@@ -29,8 +29,8 @@ def test_two_hundred_questions_are_learnt_by_heart(shared_data: Path, tmp_path: 
         for event in events
         if event["event"] == "evaluate" and event["split"] == "validation"
     ]
-    assert losses[-1] < losses[0] / 3
-    assert looks[0] < 0.3 and looks[-1] > 0.7
+    assert losses[-1] < losses[0] / 10  # from 4.9 to 0.02 when this was written
+    assert looks[0] + 0.2 < looks[-1] and looks[-1] > 0.85  # from 57 % after 4 epochs to 96.5 % after 12
     predictions = (tmp_path / "run" / "predictions" / "en.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(predictions) == 200
-    assert sum(json.loads(line)["prediction"] in json.loads(line)["reference"] for line in predictions) > 120
+    assert sum(json.loads(line)["prediction"] in json.loads(line)["reference"] for line in predictions) > 170

@@ -77,15 +77,16 @@ def _answers(lines: Lines, dataset: DatasetConfig) -> Iterator[str]:
 
 
 def _translations(lines: Lines, dataset: DatasetConfig) -> Iterator[str]:
+    """Rows found from foreign to English, which is XTREME's direction; the way back is left out."""
     for line in lines:
-        yield f"{line['prediction']}\n"
+        yield f"{line['prediction'][0]}\n"
 
 
 def _pairs(lines: Lines, dataset: DatasetConfig) -> Iterator[str]:
-    """Pairs that were mined; a sentence without a partner has none."""
+    """Pairs that were mined, by the ids of the files; the id of a prediction may name its side before them."""
     for line in lines:
-        if line["prediction"] is not None:
-            yield f"{line['id']}\t{line['prediction']}\n"
+        own = line["id"].rpartition("/")[2]
+        yield from (f"{own}\t{partner}\n" for partner in line["prediction"])
 
 
 # The name of a data set in its YAML -> XTREME's.
@@ -97,7 +98,7 @@ _TASKS = {
     "XQuAD": "xquad",
     "MLQA": "mlqa",
     "TyDiQA-GoldP": "tydiqa",
-    "BUCC": "bucc2018",
+    "BUCC 2018": "bucc2018",
     "Tatoeba": "tatoeba",
 }
 _FORMATS: dict[str, tuple[str, Callable[[Lines, DatasetConfig], Iterator[str]]]] = {

@@ -9,15 +9,16 @@ import torch
 from xlmrxl_train.inference.base import Options, Pipeline, at_least, one_of, yes_or_no
 from xlmrxl_train.inference.streaming import Work
 from xlmrxl_train.model import PreTrained, XLMRobertaXLSentenceEncoder
-from xlmrxl_train.model.sentence_encoder import POOLINGS, check_layer
+from xlmrxl_train.model.sentence_encoder import POOLINGS, number_of_layer
 
 
 @dataclass(kw_only=True, frozen=True)
 class VectorOptions(Options):
     """Options of feature-extraction."""
 
-    layer: int | None = None
-    """0: the embeddings; k: what layer k puts out; None: the last one's, after the final layer norm."""
+    layer: int | float | None = None
+    """0: the embeddings; k: what layer k puts out; 0.5: of the layer half way up; None: the last one's, after the final
+    layer norm."""
     return_tensors: bool = False
     """Whether to return a torch.Tensor on the CPU in place of lists of numbers."""
 
@@ -25,7 +26,7 @@ class VectorOptions(Options):
         """Return what is wrong with the values."""
         return [
             *super().faults(),
-            *at_least("layer", self.layer, 0, or_none=True),
+            *([] if isinstance(self.layer, float) else at_least("layer", self.layer, 0, or_none=True)),
             *yes_or_no("return_tensors", self.return_tensors),
         ]
 
@@ -54,9 +55,9 @@ class FeatureExtraction(Pipeline):
 
     def compute(self, works: Sequence[Work], options: VectorOptions) -> Sequence[Any]:
         """Run the encoder up to the layer."""
-        check_layer(self.model.config, options.layer)
+        layer = number_of_layer(self.model.config, options.layer)
         encoder = self.model.get_submodule("roberta")
-        states = self.run([work.content for work in works], part=encoder, num_layers=options.layer).last_hidden_state
+        states = self.run([work.content for work in works], part=encoder, num_layers=layer).last_hidden_state
         assert states is not None
         vectors = self.finite(states).cpu().split([len(work.content) for work in works])
         return [vector[None].clone() if options.return_tensors else [vector.tolist()] for vector in vectors]

@@ -29,20 +29,20 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         sequences: PackedSequences | None = None,
-        layer: int | None = None,
+        layer: int | float | None = None,
         pooling: str = "mean",
     ) -> ModelOutput:
         """Return pooler_output [B, D] in float32. Arguments not named here are `XLMRobertaXLModel.forward`'s.
 
         Args:
-            layer: 0: the embeddings; k: what layer k puts out, as the Hub's hidden_states[k]; None: the last one's,
-                after the final layer norm.
+            layer: 0: the embeddings; k: what layer k puts out, as the Hub's hidden_states[k]; 0.5: of the layer half
+                way up; None: the last one's, after the final layer norm.
             pooling: mean: over all tokens, special ones included, as XTREME's retrieval tasks; first: of `<s>`.
 
         Raises:
             ConfigError: There is no such layer or pooling.
         """
-        check_layer(self.config, layer)
+        layer = number_of_layer(self.config, layer)
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling must be {' | '.join(POOLINGS)}, got {pooling!r}.")
         arguments = EncoderInputs(
@@ -57,15 +57,18 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         return ModelOutput(pooler_output=pooled(output.last_hidden_state, inputs.sequences, pooling))
 
 
-def check_layer(config: XLMRobertaXLConfig, layer: int | None) -> None:
-    """Make sure that there is such a layer; None is the last one.
+def number_of_layer(config: XLMRobertaXLConfig, layer: int | float | None) -> int | None:
+    """Return the number of a layer that may be given as a share of all, 0.5 for the one half way up; None: the last.
 
     Raises:
-        ConfigError: There is not.
+        ConfigError: There is no such layer.
     """
     last = config.num_hidden_layers
+    if isinstance(layer, float):
+        layer = round(layer * last)
     if layer is not None and not 0 <= layer <= last:
         raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
+    return layer
 
 
 def pooled(states_TD: Tensor, sequences: PackedSequences, pooling: str) -> Tensor:

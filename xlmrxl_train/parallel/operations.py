@@ -6,8 +6,8 @@ whoever has the turn looks whether torch's is held by a process that lives.
 """
 
 import fcntl
+import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from torch.utils import cpp_extension
 
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.progress import progress
+
+logger = logging.getLogger(__name__)
 
 SECOND_LOOK = 2.0  # seconds: torch closes its file just before it removes it
 
@@ -37,9 +39,11 @@ def compile_operation(builder: Any, *, also: str, instead: str) -> None:
     name: str = builder.NAME
     folders = [Path(cpp_extension._get_build_directory(operation, verbose=False)) for operation in (also, name)]
     what = f"DeepSpeed's operation {name}"
-    with _turn(folders[-1].parent, name), _ninja_on_path():
+    with _turn(folders[-1].parent, name), _own_ninja():
         for folder in folders:
             refuse_left_over(folder / "lock", what)
+        if not (folders[-1] / f"{name}.so").exists():
+            logger.warning("compiling %s, once on this machine; that may take minutes", what)
         try:
             with progress.trusting(f"compiling {what}, once on this machine, or loading it"):
                 builder.load(verbose=False)
@@ -57,11 +61,14 @@ def _turn(folder: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ninja_on_path() -> Iterator[None]:
-    """Let torch find ninja, which DeepSpeed installs beside Python, also where that folder is not on $PATH."""
+def _own_ninja() -> Iterator[None]:
+    """Let torch find the ninja that DeepSpeed has installed beside Python, wherever $PATH leads.
+
+    Another version of it would take what this one has compiled for out of date, and compile it again.
+    """
     path, beside = os.environ.get("PATH", ""), Path(sys.executable).parent
-    if shutil.which("ninja") is None and (beside / "ninja").exists():
-        os.environ["PATH"] = f"{path}{os.pathsep}{beside}"
+    if (beside / "ninja").exists():
+        os.environ["PATH"] = f"{beside}{os.pathsep}{path}"
     try:
         yield
     finally:

@@ -27,6 +27,7 @@ from xlmrxl_train.tasks.nearest import Candidates, mine, neighbours, normalised
 from xlmrxl_train.tasks.task import Prediction, Task
 
 SIDES = ("source", "target")
+MIDDLE = 7 / 12  # of the layers: XTREME's choice for XLM-R large, hidden_states[14] of 24
 
 
 class Retrieval(Task):
@@ -96,7 +97,7 @@ class Retrieval(Task):
                 "input_ids": input_ids,
                 "position_ids": position_ids,
                 "sequences": PackedSequences.from_lengths([len(feature.input_ids) for feature in features]),
-                "layer": self.layer,
+                "layer": MIDDLE if self.layer is None else self.layer,
                 "pooling": self.pooling,
             },
             examples=examples,
@@ -168,7 +169,7 @@ class Retrieval(Task):
     @property
     def notes(self) -> list[str]:
         """Say which vectors were compared, without which a score says little."""
-        layer = "the last layer after its norm" if self.layer is None else f"layer {self.layer}"
+        layer = "the layer 7/12 of the way up" if self.layer is None else f"layer {self.layer}"
         vectors = "mean over tokens" if self.pooling == "mean" else "first token"
         search = f"ratio margin, {self.neighbours} neighbours" if self.mines else "cosine"
         return [f"no training; sentence vectors: {vectors} of {layer}; {search}"]
