@@ -40,8 +40,10 @@ def test_every_pipeline_is_known_to_the_shell() -> None:
 
 def test_a_pipe_from_a_shell(model: Path, repository: Path) -> None:
     line = f"echo 'hello <mask>' | {sys.executable} -m xlmrxl_train run --task fill-mask --model {model} --device -1"
+    line += " --dtype bfloat16"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=repository, check=True)
-    best = pipeline("fill-mask", model, device=-1)("hello <mask>")
+    assert done.stderr == ""
+    best = pipeline("fill-mask", model, device=-1, dtype="bfloat16")("hello <mask>")
     rows = [row.split("\t") for row in done.stdout.splitlines()]
     assert [row[0] for row in rows] == ["1"] * 5
     assert [row[4] for row in rows] == [answer["sequence"] for answer in best]
@@ -84,18 +86,26 @@ def test_a_file_appears_whole_or_not_at_all(model: Path, tmp_path: Path, capsys:
     assert "in.txt:2: " in capsys.readouterr().err
 
 
+BLANK = "expected an input, found a blank line. Remove it."
+PAIR_OF_THREE = "expected a text, or two with a tab between, found 3. Mend the line."
+NO_CONTEXT = "expected a question, a tab and a context, found 1 texts. Mend the line."
+ONE_CHOICE = "expected a text, a tab, and choices with tabs between, at least two, found 1 choices. Mend the line."
+
+
 @pytest.mark.parametrize(
-    ("task", "head", "line", "bad"),
+    ("task", "head", "line", "bad", "message"),
     [
-        ("text-classification", "SequenceClassification", "hello\tworld", "a\tb\tc"),
-        ("question-answering", "QuestionAnswering", "how are you\tfine, thanks", "no context"),
-        ("multiple-choice", "MultipleChoice", "how are you\tfine\tworld", "one\tchoice"),
-        ("token-classification", "TokenClassification", "hello world", " "),
-        ("sentence-embeddings", "", "hello world", " "),
-        ("text-generation", "CausalLM", "hello", " "),
+        ("text-classification", "SequenceClassification", "hello\tworld", "a\tb\tc", PAIR_OF_THREE),
+        ("question-answering", "QuestionAnswering", "how are you\tfine, thanks", "no context", NO_CONTEXT),
+        ("multiple-choice", "MultipleChoice", "how are you\tfine\tworld", "one\tchoice", ONE_CHOICE),
+        ("token-classification", "TokenClassification", "hello world", " ", BLANK),
+        ("sentence-embeddings", "", "hello world", " ", BLANK),
+        ("text-generation", "CausalLM", "hello", " ", BLANK),
     ],
 )
-def test_what_a_line_is(task: str, head: str, line: str, bad: str, tmp_path: Path, capsys: Capture) -> None:
+def test_what_a_line_is(
+    task: str, head: str, line: str, bad: str, message: str, tmp_path: Path, capsys: Capture
+) -> None:
     folder = saved(tmp_path / "m", head)
     (tmp_path / "in.txt").write_text(f"{line}\n{bad}\n")
     words = ["run", "--task", task, "--model", str(folder), "--input", str(tmp_path / "in.txt"), "--device", "cpu"]
@@ -103,8 +113,8 @@ def test_what_a_line_is(task: str, head: str, line: str, bad: str, tmp_path: Pat
     assert main([*words, "--on-error", "skip"]) == 1
     said = capsys.readouterr()
     assert said.out.startswith("1\t") and all(row.count("\t") >= 1 for row in said.out.splitlines())
-    assert "in.txt:2: expected " in said.err
-    assert len(said.err.splitlines()) == 2
+    assert said.err.splitlines()[0].endswith(f"in.txt:2: {message}")
+    assert said.err.splitlines()[1:] == ["left out: 1 of 2"]
 
 
 def test_lines_of_json_and_options_by_name(tmp_path: Path, capsys: Capture) -> None:

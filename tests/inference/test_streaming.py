@@ -11,6 +11,7 @@ from xlmrxl_train import pipeline
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.inference.base import Pipeline
 from xlmrxl_train.inference.streaming import Input
+from xlmrxl_train.model.prepacking import PrepackableLinear
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,18 @@ def test_a_terminal_sees_how_many_are_done(
     said = capsys.readouterr()
     assert "text-classification" in said.err and "3/?" in said.err
     assert len(said.out.splitlines()) == 3
+
+
+def test_copies_of_weights_last_as_long_as_the_pipeline(tmp_path: Path) -> None:
+    pipe = pipeline("text-classification", saved(tmp_path, "SequenceClassification"), device=-1, dtype="bfloat16")
+    layers = [module for module in pipe.model.modules() if isinstance(module, PrepackableLinear)]
+    if not any(layer.may_prepack for layer in layers):
+        pytest.skip("oneDNN computes no bfloat16 here")
+    pipe("hello")
+    copies = [layer._prepacked for layer in layers]
+    assert any(copies)
+    pipe("hello world")
+    assert [layer._prepacked for layer in layers] == copies
+    del pipe
+    gc.collect()
+    assert not any(layer._prepacked or layer.may_prepack for layer in layers)

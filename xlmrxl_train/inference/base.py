@@ -4,6 +4,7 @@ Suffixes: T tokens of a packed batch.
 """
 
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -122,10 +123,11 @@ class Pipeline(ABC):
             )
         self.model, self.tokenizer = model, tokenizer
         self.options = self.options_class().changed(self.task, options or {})
-        self._kept = ExitStack()
-        if own:
-            self._kept.enter_context(prepacked(model))
         self._own = own
+        if own:
+            kept = ExitStack()
+            kept.enter_context(prepacked(model))
+            weakref.finalize(self, kept.close)  # also at exit, while torch is still whole
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Answer one input, or all of a list; of other iterables, yield the answers as they are asked for.
