@@ -290,3 +290,16 @@ def test_what_cannot_be_predicted(trained: Callable[..., Path], tmp_path: Path, 
     assert "--input must be a file ending in .tsv, .csv, .jsonl, " in capsys.readouterr().err
     assert main(["predict", str(run), "--input", str(tmp_path / "none.tsv"), "--device=-1"]) == 2
     assert "none.tsv: expected a file that can be read, got No such file" in capsys.readouterr().err
+
+
+def test_a_run_predicts_as_it_was_evaluated(repository: Path, tmp_path: Path) -> None:
+    words = ["recipe=demo", "data.limit=40", "train.max_steps=2", "evaluate.bootstrap=0", "evaluate.languages=[de]"]
+    run = tmp_path / "run"
+    assert main([*words, "train.precision=fp32", f"run.dir={run}"]) == 0
+    evaluated = rows_of(run / "predictions/de.jsonl")
+    rows = repository / "xlmrxl_train/data/sample/nli/test-de.tsv.gz"
+    output = tmp_path / "out.jsonl"
+    assert main(["predict", str(run), "--input", str(rows), "--output", str(output), "--device", "cpu"]) == 0
+    predicted = [row["prediction"] for row in rows_of(output)]
+    assert predicted[: len(evaluated)] == [row["prediction"] for row in evaluated]
+    assert len(evaluated) == 40 < len(predicted)

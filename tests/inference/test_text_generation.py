@@ -131,6 +131,13 @@ def test_a_wrong_option_is_named(options: dict[str, Any], message: str, ours: Pi
         ours("hello", **options)
 
 
-def test_a_model_that_sees_later_tokens_generates_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model must be a causal one for text-generation \(is_decoder true in its"):
-        pipeline("text-generation", saved(tmp_path, "MaskedLM"), device=-1)
+def test_a_model_must_see_what_the_task_needs(folder: Path, tmp_path: Path) -> None:
+    masked = saved(tmp_path, "MaskedLM")
+    with pytest.raises(
+        ConfigError, match=r"model must have is_decoder true in its config\.json for text-generation, got"
+    ):
+        pipeline("text-generation", masked, device=-1)
+    with pytest.raises(
+        ConfigError, match=r"whose tokens do not see later ones\. Use text-generation, or another model"
+    ):
+        pipeline("fill-mask", folder, device=-1)

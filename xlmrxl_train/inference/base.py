@@ -95,6 +95,7 @@ class Pipeline(ABC):
     task: ClassVar[str]
     model_class: ClassVar[type[PreTrained]]
     options_class: ClassVar[type[Options]] = Options
+    causal: ClassVar[bool | None] = None  # whether tokens must not see later ones; None: as the model was trained
 
     def __init__(
         self, model: PreTrained, tokenizer: Tokenizer, *, own: bool = False, options: dict[str, Any] | None = None
@@ -120,6 +121,12 @@ class Pipeline(ABC):
             raise ConfigError(
                 f"tokenizer has {len(tokenizer):,} tokens, more than the model's {model.config.vocab_size:,} rows. "
                 "Use the tokenizer that belongs to the weights."
+            )
+        if self.causal not in (None, model.config.is_decoder):
+            sees, other = ("see", "fill-mask") if self.causal else ("do not see", "text-generation")
+            raise ConfigError(
+                f"model must have is_decoder {str(self.causal).lower()} in its config.json for {self.task}, got one "
+                f"whose tokens {sees} later ones. Use {other}, or another model."
             )
         self.model, self.tokenizer = model, tokenizer
         self.options = self.options_class().changed(self.task, options or {})

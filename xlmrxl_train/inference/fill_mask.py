@@ -47,6 +47,7 @@ class FillMask(Pipeline):
     task: ClassVar[str] = "fill-mask"
     model_class: ClassVar[type[PreTrained]] = XLMRobertaXLForMaskedLM
     options_class: ClassVar[type[Options]] = FillMaskOptions
+    causal: ClassVar[bool | None] = False
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Answer as `Pipeline` does; a list of one text is answered as the text, as the Hub has it."""

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from xlmrxl_train.data.files import shown
-from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.inference.base import Options, Pipeline, at_least, yes_or_no
 from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.model import KeyValueCache, PackedSequences, PreTrained, XLMRobertaXLForCausalLM
@@ -84,22 +82,7 @@ class TextGeneration(Pipeline):
     task: ClassVar[str] = "text-generation"
     model_class: ClassVar[type[PreTrained]] = XLMRobertaXLForCausalLM
     options_class: ClassVar[type[Options]] = TextGenerationOptions
-
-    def __init__(
-        self, model: PreTrained, tokenizer: Tokenizer, *, own: bool = False, options: dict[str, Any] | None = None
-    ) -> None:
-        """Take over a model, as `Pipeline` does.
-
-        Raises:
-            ConfigError: Its tokens see later ones.
-        """
-        super().__init__(model, tokenizer, own=own, options=options)
-        if not model.config.is_decoder:
-            raise ConfigError(
-                "model must be a causal one for text-generation (is_decoder true in its config.json), got one whose "
-                "tokens see later ones. Train one with recipe=clm, or use fill-mask."
-            )
-        self._never = torch.tensor([tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id])
+    causal: ClassVar[bool | None] = True
 
     def encode(self, contents: Sequence[str], options: TextGenerationOptions) -> Iterable[list[int]]:
         """Tokenise prompts."""
@@ -169,7 +152,8 @@ class TextGeneration(Pipeline):
             rows=last_B.to(device), past_key_values=cache,
         )  # fmt: skip
         logits_BV = self.finite(output.logits).float()[:, : len(self.tokenizer)]
-        return logits_BV.index_fill(1, self._never.to(device), -torch.inf)
+        never = [self.tokenizer.bos_token_id, self.tokenizer.pad_token_id, self.tokenizer.mask_token_id]
+        return logits_BV.index_fill(1, torch.tensor(never, device=device), -torch.inf)
 
 
 def _above_zero(value: object) -> bool:
