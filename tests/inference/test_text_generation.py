@@ -133,11 +133,7 @@ def test_a_wrong_option_is_named(options: dict[str, Any], message: str, ours: Pi
 
 def test_a_model_must_see_what_the_task_needs(folder: Path, tmp_path: Path) -> None:
     masked = saved(tmp_path, "MaskedLM")
-    with pytest.raises(
-        ConfigError, match=r"model must have is_decoder true in its config\.json for text-generation, got"
-    ):
+    with pytest.raises(ConfigError, match=r"model must have is_decoder true in its config\.json for text-generation, "):
         pipeline("text-generation", masked, device=-1)
-    with pytest.raises(
-        ConfigError, match=r"whose tokens do not see later ones\. Use text-generation, or another model"
-    ):
+    with pytest.raises(ConfigError, match=r"whose tokens do not see later ones\. Use text-generation, or another"):
         pipeline("fill-mask", folder, device=-1)
