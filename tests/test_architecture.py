@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "hashing": {"progress"},
     "config": {"errors"},
     "hub": {"errors", "progress"},
-    "model": {"errors", "hub"},
+    "model": {"errors", "hub", "inference"},  # inference: late, to spread a model over devices
     "data": {"config", "errors", "hashing", "hub", "progress"},
     "metrics": {"errors"},
     "parallel": {"config", "errors", "launcher", "progress", "spelling", "__init__"},
@@ -26,11 +26,26 @@ MAY_IMPORT = {
     "track": {"config", "errors"},
     "training": {"config", "data", "errors", "hashing", "model", "parallel", "progress", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
-    "inference": {"checks", "config", "data", "errors", "hub", "model", "progress", "spelling", "tasks", "track"},
+    "inference": {
+        "checks",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "hub",
+        "metrics",
+        "model",
+        "progress",
+        "spelling",
+        "tasks",
+        "track",
+        "__init__",
+    },
     "checks": {"config", "errors"},
     "cli": {
         "checks",
         "config",
+        "deploy",
         "errors",
         "evaluation",
         "inference",
@@ -43,6 +58,7 @@ MAY_IMPORT = {
 }
 COMPOSITION_ROOT = {
     "account",
+    "deploy",
     "run",
     "session",
     "training_sets",
@@ -55,7 +71,7 @@ COMPOSITION_ROOT = {
 KNOWN_BY = {
     "hydra": ["cli/"],
     "omegaconf": ["cli/"],
-    "accelerate": ["parallel/ddp.py", "track/", "inference/"],
+    "accelerate": ["parallel/ddp.py", "track/", "inference/loading.py"],
     "deepspeed": ["parallel/"],
     "torch.distributed": ["parallel/", "training/checkpoint.py"],
     "wandb": ["track/"],
@@ -63,9 +79,14 @@ KNOWN_BY = {
     "rich": ["track/", "cli/"],
     "datasets": ["data/", "metrics/modules/"],  # its Features describe an evaluate.Metric
     "evaluate": ["metrics/"],
+    "sacrebleu": ["metrics/"],
     "huggingface_hub": ["hub.py", "data/"],
     "safetensors": ["model/", "parallel/", "training/"],
     "tokenizers": ["data/"],
+    "onnx": ["inference/export/"],
+    "onnxruntime": ["inference/export/"],
+    "onnxscript": ["inference/export/"],
+    "torchao": ["model/quantization.py", "model/quantized_weights.py"],
 }
 WITHOUT_TORCH = [
     "checks/",

@@ -9,7 +9,15 @@ import pytest
 from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
 from xlmrxl_train.checks.tasks import METRICS
 from xlmrxl_train.cli import load_config
-from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, RetrievalConfig, Zero3Config
+from xlmrxl_train.config import (
+    Config,
+    DDPConfig,
+    FSDP2Config,
+    RetrievalConfig,
+    TranslationConfig,
+    Zero3Config,
+    Zero3NvmeConfig,
+)
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 
@@ -25,6 +33,7 @@ BROKEN = {
     "at least 8": 7,
     "1 or more": 0.5,
     "mean | first": "max",
+    "an absolute path": "disk",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
@@ -43,6 +52,8 @@ STRATEGIES = {
     "strategy.shard_size": FSDP2Config,
     "strategy.hierarchical_size": Zero3Config,
     "strategy.prefetch_layers": FSDP2Config,
+    "strategy.nvme_path": Zero3NvmeConfig,
+    "strategy.sub_group_mb": Zero3NvmeConfig,
     "strategy.prefetch_mb": Zero3Config,
     "strategy.persistence_kb": Zero3Config,
     "strategy.max_live_mb": Zero3Config,
@@ -78,6 +89,8 @@ def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) ->
     (rule, _), config = _RULES[key], recipe()
     if key in ("task.pooling", "task.layer", "task.neighbours"):
         config.task = RetrievalConfig()
+    if key == "task.max_target_length":
+        config.task = TranslationConfig()
     config.strategy = STRATEGIES.get(key, DDPConfig)()
     assert faults_of_values(put(config, key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
 
@@ -334,6 +347,38 @@ def test_causal_language_modelling_reads_what_masked_does() -> None:
     faults = faults_of(causal)
     assert faults[0] == "task.join must be none | lines | documents, got 'x'."
     assert faults[1].startswith("dataset.metrics must suit the task (loss, perplexity), got accuracy.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "model.max_position_embeddings",
+            130,
+            "task.max_target_length must be at most model.max_position_embeddings - 2 = 128, got 140.",
+        ),
+        (
+            "dataset.columns",
+            {"text": "a"},
+            "dataset.columns must name a column for text_pair, got {'text': 'a'}. Add text_pair: <column>.",
+        ),
+        (
+            "dataset.columns",
+            {"text": "a", "text_pair": "b", "label": "c"},
+            "dataset.columns has no role 'label'. Its roles are text, text_pair.",
+        ),
+        ("dataset.metrics", ["accuracy"], "dataset.metrics must suit the task (bleu, chrf), got accuracy. Choose othe"),
+    ],
+)
+def test_translation(key: str, value: Any, message: str) -> None:
+    config = load_config(["recipe=translation", "task.max_target_length=140", "data.root=texts"])
+    faults = faults_of(put(config, key, value))
+    assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+def test_translation_reads_pairs_of_language_modelling() -> None:
+    for dataset in ("sample_parallel", "xnli_pairs", "translations"):
+        assert faults_of(load_config(["recipe=translation", f"dataset={dataset}", "data.root=texts"])) == []
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ DATASET_OF = {
     "question_answering": "squad",
     "retrieval": "tatoeba",
     "token_classification": "udpos",
+    "translation": "tatoeba_pairs",
 }
 
 

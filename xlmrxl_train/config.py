@@ -230,6 +230,17 @@ class QuestionAnsweringConfig(TaskConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class TranslationConfig(TaskConfig):
+    """Translate a text: an encoder reads it, a decoder of the same shape writes."""
+
+    kind: str = key("translation", "set by the choice of task")
+    max_length: int = key(512, "tokens of a source, special ones included; longer texts are truncated")
+    max_target_length: int = key(
+        128, "tokens of a translation, special ones included; longer ones are truncated, and none longer is generated"
+    )
+
+
+@dataclass(kw_only=True, slots=True)
 class RetrievalConfig(TaskConfig):
     """Find translations by the nearness of sentence vectors; nothing is trained."""
 
@@ -491,6 +502,7 @@ VARIANTS: dict[str, dict[str, type]] = {
         "token_classification": TokenClassificationConfig,
         "retrieval": RetrievalConfig,
         "multiple_choice": MultipleChoiceConfig,
+        "translation": TranslationConfig,
     },
     "strategy": {
         "auto": StrategyConfig,
@@ -541,6 +553,14 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield from leaves(inner, f"{name}.{inner_name}.")
         else:
             yield name, value
+
+
+def lengths_of(task: TaskConfig) -> dict[str, int]:
+    """Return the keys that say how many tokens a sequence may have, with their values."""
+    lengths = {"task.max_length": task.max_length}
+    if isinstance(task, TranslationConfig):
+        lengths["task.max_target_length"] = task.max_target_length
+    return lengths
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.launcher import is_first
@@ -252,12 +253,24 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     run.check_has_model()
     trained = protocol_of(run.path)
     config = config or run.read_config()
-    config.model.path = config.tokenizer.path = str(run.path / "model")
+    return score(config, trained, run.path / "model", run.evaluation_of(config.dataset.name))
+
+
+def score(config: Config, trained: Protocol, model: Path, target: Path, notes: Sequence[str] = ()) -> Report:
+    """Score a model on the test split of a configuration, and write report and predictions.
+
+    Args:
+        config: Of the run whose test split it is.
+        trained: How the model came about.
+        model: A folder with weights and tokenizer.
+        target: Where to write.
+        notes: What else the report is to say.
+    """
+    config.model.path = config.tokenizer.path = str(model)
     session = Session.open(config, training=False)
     try:
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
-        target = run.evaluation_of(config.dataset.name)
         predictions = target / "predictions" if config.evaluate.predictions else None
         with writing(target):
             scores = session.evaluator(strategy).evaluate(corpus, intervals=True, folder=predictions)
@@ -266,7 +279,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
             protocol=evaluated_again(session, trained),
             languages=scores,
             metrics=session.task.metrics,
-            notes=session.task.notes,
+            notes=[*notes, *session.task.notes],
         )
         if session.world.is_first:
             with writing(target):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves
+from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -347,11 +347,13 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
             f"tokenizer.path has {len(tokenizer):,} tokens, more than the model's {model.config.vocab_size:,} rows. "
             "Use the tokenizer that belongs to the weights, or set model.vocab_size."
         )
-    if config.task.max_length > model.config.max_position_embeddings - 2:
-        raise ConfigError(
-            f"task.max_length must be at most {model.config.max_position_embeddings - 2}, the model's positions, "
-            f"got {config.task.max_length}."
-        )
+    positions = model.config.max_position_embeddings - 2
+    if faults := [
+        f"{key} must be at most {positions}, the model's positions, got {length}."
+        for key, length in lengths_of(config.task).items()
+        if length > positions
+    ]:
+        raise ConfigError(*faults)
     for module in model.modules():
         if isinstance(module, XLMRobertaXLEncoder):
             module.recompute = config.train.recompute
@@ -369,7 +371,8 @@ def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Pa
     # Whether tokens see later ones is the task's to say, not that of the run that the weights come from.
     options |= {"is_decoder": False} | task.model_options()
     if folder is not None:
-        return XLMRobertaXLConfig.from_json_file(folder / "config.json", **options)
+        kind: type[PreTrained] = task.model_class
+        return kind.read_config(folder, **options)
     options |= _given(
         settings,
         [

@@ -73,6 +73,21 @@ def test_bad_lines_are_reported_and_take_no_others_with_them(
     assert said.err.startswith("error: standard input:2: ")
 
 
+class Typed(io.TextIOWrapper):
+    """Standard input that someone types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_who_types_sees_each_answer_at_once(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(sys, "stdin", Typed(io.BytesIO(b"hello <mask>\nno mask\n")))
+    assert main(["run", "--task", "fill-mask", "--model", str(model), "--device=-1", "--top-k=1"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("1\t") and len(said.out.splitlines()) == 1
+    assert said.err.startswith("reading standard input, a line is a text with <mask>; Ctrl-D ends it\nerror: standard ")
+
+
 def test_a_file_appears_whole_or_not_at_all(model: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "in.txt").write_text("\ufeff" + LINES)
     words = ["run", "--task", "fill-mask", "--model", str(model), "--device=-1", "--input", str(tmp_path / "in.txt")]
@@ -128,16 +143,19 @@ def test_lines_of_json_and_options_by_name(tmp_path: Path, capsys: Capture) -> N
     assert "in.jsonl:2: expected JSON, found a fault" in said.err
 
 
+FILL = ["--task=fill-mask", "--model=m"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "x"], "run takes flags and key=value, got x. Write --input x for a file."),
-        (["run", "--json"], "run needs --task and --model, got neither. Write xlmrxl run --task fill-mask --model"),
-        (["run", "--model", "m"], "run needs --task, got none. Write"),
-        (["run", "--task", "fil-mask", "--model", "m"], "got fil-mask. Did you mean fill-mask?"),
-        (["run", "--tsk", "a"], "--tsk is not a flag. Did you mean --task?"),
-        (["run", "--task"], "--task must be one of the tasks, got nothing. Write --task and then one of the tasks."),
-        (["run", "--task=fill-mask", "--model=m", "--on-error=go"], "--on-error must be stop or skip, got go. Write"),
+        (["run", *FILL, "x"], "run takes flags and key=value, got x. Write --input x for a file."),
+        (["run", *FILL, "device=0"], "device is a flag of run, got device=0. Write --device 0."),
+        (["run", "--model", "m"], "run needs --task, got none. Write --task fill-mask."),
+        (["run", "--task", "fil-mask", "--model", "m"], "--task must be fill-mask | text-classification | "),
+        (["run", *FILL, "--tsk", "a"], "--tsk is not a flag. Did you mean --task?"),
+        (["run", "--model=m", "--task"], "--task must have a value, got nothing. Write --task fill-mask."),
+        (["run", *FILL, "--on-error=go"], "--on-error must be stop | skip, got 'go'."),
         (["run", "--task=fill-mask", "--model=m", "a=[1"], "a must be a number, a word or a [list], got [1. Quote it."),
         (
             ["run", "--task=fill-mask", "--model=./m", "--output=no/where"],
@@ -145,8 +163,8 @@ def test_lines_of_json_and_options_by_name(tmp_path: Path, capsys: Capture) -> N
         ),
         (["run", "--task=fill-mask", "--model=./m", "--output=."], "folder that exists, got a folder. Choose another."),
         (["run", "--task=fill-mask", "--model=./m", "--device=cpu"], "model: folder not found: ./m (looked from"),
-        (["predict", "--input", "x"], "predict needs one run folder, got 0. Write xlmrxl predict runs/xnli/seed-1"),
-        (["predict", "x"], "predict needs --input, got none. Write --input pairs.tsv, or --input - for standard in"),
+        (["predict", "--input", "x"], "predict needs one run folder, model folder or Hub id, got none. Write"),
+        (["predict", "x"], "predict needs --input, got none. Write --input pairs.tsv."),
         (["predict", "x", "--input", "y"], "x is not a run folder: it does not exist."),
     ],
 )

@@ -22,6 +22,7 @@ ANSWERS = [
     {"texts": ["北京NBA"], "language": "zh"},
     {"texts": ["Casa"], "language": "es"},
 ]
+SENTENCES = ["The Nile is a long river.", "尼罗河是一条长河。", "La casa è in via Roma 3, a destra."]
 # Gold predictions, references, and predictions of which some are wrong.
 SAMPLES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     "accuracy": ([0, 1, 2], [0, 1, 2], [1, 1, 2]),
@@ -45,6 +46,8 @@ SAMPLES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     "mining_f1": ([["a"], [], ["b", "c"]], [["a"], [], ["b", "c"]], [[], ["a"], ["b", "c"]]),
     "loss": ([1.0, 3.0], [1, 3], [2.0, 3.0]),  # 1 nat per token; gold predictions would score 0
     "perplexity": ([0.0, 0.0], [1, 3], [2.0, 0.0]),
+    "bleu": (SENTENCES, SENTENCES, SENTENCES[1:] + SENTENCES[:1]),
+    "chrf": (SENTENCES, SENTENCES, SENTENCES[1:] + SENTENCES[:1]),
 }
 
 
@@ -78,6 +81,7 @@ GOLD = st.builds(
     st.lists(WORDS, min_size=1, max_size=3),
     st.sampled_from(["en", "es", "de", "ar", "hi", "vi", "zh"]),
 )
+TEXT = st.lists(st.sampled_from(["the", "a", "Nil,", "北京", "ก."]), max_size=8).map(" ".join)
 IDS = st.lists(st.integers(0, 3), max_size=2)
 
 
@@ -103,6 +107,7 @@ EXAMPLES: dict[str, st.SearchStrategy[tuple[Any, Any]]] = {
     "mining_f1": st.tuples(IDS, IDS),
     "loss": st.tuples(st.floats(0, 100), st.integers(1, 9)),
     "perplexity": st.tuples(st.floats(0, 100), st.integers(1, 9)),
+    **dict.fromkeys(["bleu", "chrf"], st.tuples(TEXT, TEXT)),
 }
 
 

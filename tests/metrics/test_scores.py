@@ -49,5 +49,5 @@ def test_perplexity_weighs_tokens_equally() -> None:
 
 
 def test_an_unknown_metric_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"dataset.metrics must be of accuracy, .*, perplexity, got 'bleu'"):
-        metrics.load("bleu")
+    with pytest.raises(ConfigError, match=r"dataset.metrics must be of accuracy, .*, chrf, got 'rouge'"):
+        metrics.load("rouge")

@@ -11,6 +11,8 @@ import torch
 from engines import DIVIDED
 
 from tests.torchrun import torchrun
+from xlmrxl_train.data.tokenizer import Tokenizer
+from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLEncoderDecoder
 from xlmrxl_train.session import SAMPLE_TOKENIZER
 
 WORKER = Path(__file__).parent / "worker.py"
@@ -50,6 +52,15 @@ ASKED = [
     "task.stride=8",
     "train.languages=[en]",
 ]
+TRANSLATED = [
+    "recipe=translation",
+    "model=tiny",
+    "dataset=sample_parallel",
+    "dataset.sample.test=[{path: parallel/validation.tsv.gz}]",
+    "train.languages=[de,zh]",
+    "data.limit=25",
+    "task.max_target_length=24",
+]
 CUT = ["train.tokens_per_micro_batch=48", "task.max_length=48"]
 JOBS = {
     "classification": ["gradients"],
@@ -66,6 +77,9 @@ JOBS = {
     "questions": ["gradients", *ASKED],
     "questions, cut": ["gradients", *ASKED, "train.tokens_per_micro_batch=128"],
     "scores of questions": ["scores", *ASKED, "evaluate.tokens_per_batch=600", "evaluate.bootstrap=20"],
+    "translation": ["gradients", *TRANSLATED],
+    "translation, cut": ["gradients", *TRANSLATED, *CUT],
+    "scores of translations": ["scores", *TRANSLATED, "evaluate.tokens_per_batch=40", "evaluate.bootstrap=20"],
     "one example": ["gradients", "data.limit=41"],  # fewer examples in the last step than ranks
     "scores": ["scores", "evaluate.tokens_per_batch=600", "evaluate.bootstrap=50", "seed=3"],
     "few scores": ["scores", "evaluate.languages=[en]", "data.limit=5", "evaluate.bootstrap=0"],  # one batch in all
@@ -80,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_tagged_sentences(folder: Path) -> None:
     """Write sentences in PAN-X's files, most of them longer than a sequence."""
     draw = random.Random(0)
-    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-zh.tsv"):
         index = "0\t" if "test" in name else ""
         sentences = [
             "".join(
@@ -110,6 +124,20 @@ def write_questions(folder: Path) -> None:
             json.dump({"data": [{"paragraphs": paragraphs}]}, stream)
 
 
+def write_translator(folder: Path) -> None:
+    """Write a random model whose translations end soon or late, so that ranks need different numbers of steps."""
+    torch.manual_seed(0)
+    config = XLMRobertaXLConfig(
+        vocab_size=1025, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = XLMRobertaXLEncoderDecoder(config)
+    with torch.no_grad():
+        model.decoder.lm_head.bias[2] += 4.0
+    model.save_pretrained(folder / "translator")
+    Tokenizer.from_path(SAMPLE_TOKENIZER).save(folder / "translator")
+
+
 def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
     out = folder / "out.pt"
     with pytest.MonkeyPatch.context() as patch:
@@ -124,12 +152,16 @@ def results(folder: Path) -> dict[int, Any]:
     """What the jobs give on 1, 2 and 3 ranks."""
     write_tagged_sentences(folder)
     write_questions(folder)
+    write_translator(folder)
     jobs = {name: [what, *SMALL, *words, *root(folder, words)] for name, (what, *words) in JOBS.items()}
     return {ranks: work(folder, ranks, jobs) for ranks in (1, 2, 3)}
 
 
 def root(folder: Path, words: list[str]) -> list[str]:
-    languages = {"recipe=panx": "[en,th]", "recipe=tydiqa": "[en,ko]"}.get(words[0])
+    recipe = words[0] if words else ""
+    if recipe == "recipe=translation":
+        return [f"model.path={folder / 'translator'}", "evaluate.languages=[de,zh]"]
+    languages = {"recipe=panx": "[en,zh]", "recipe=tydiqa": "[en,ko]"}.get(recipe)
     return [f"data.root={folder}", f"evaluate.languages={languages}"] if languages else []
 
 
@@ -141,7 +173,7 @@ def assert_same_gradients(expected: dict[str, torch.Tensor], got: dict[str, torc
         assert (gradient - got[name]).norm() <= 1e-5 * norm, name
 
 
-@pytest.mark.parametrize("task", ["classification", "masked", "sampled", "causal", "tags", "questions"])
+@pytest.mark.parametrize("task", ["classification", "masked", "sampled", "causal", "tags", "questions", "translation"])
 def test_gradients_do_not_depend_on_micro_batches_and_ranks(results: dict[int, Any], task: str) -> None:
     whole = results[1][task]
     assert whole["micro_batches"] == 1
@@ -172,6 +204,13 @@ def test_answers_over_several_windows_score_the_same(results: dict[int, Any]) ->
     (values, number, intervals), korean = results[1]["scores of questions"].values()
     assert number == korean[1] == 50 and values["squad_f1"] > 0 and intervals
     assert results[1]["scores of questions"] == results[2]["scores of questions"] == results[3]["scores of questions"]
+
+
+def test_translations_of_different_lengths_score_the_same(results: dict[int, Any]) -> None:
+    (values, number, intervals), chinese = results[1]["scores of translations"].values()
+    assert number == chinese[1] == 20 and 0 < values["chrf"] != chinese[0]["chrf"] and intervals
+    assert results[1]["scores of translations"] == results[2]["scores of translations"]
+    assert results[1]["scores of translations"] == results[3]["scores of translations"]
 
 
 def test_scores_with_fewer_batches_than_ranks(results: dict[int, Any]) -> None:

@@ -110,6 +110,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             assert output.num_targets.item() == pytest.approx(batch.num_targets) and batch.num_targets > 0
             assert torch.isfinite(output.loss_sum) and output.loss_sum > 0
             assert torch.isfinite(model(**task.empty_batch().inputs).loss_sum)
+        output = model(**task.prediction_inputs(batch.inputs, bool))
     predictions = task.predict(output, batch, features)
     if task.decides_together:
         predictions = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
-from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves
+from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
 from xlmrxl_train.errors import ConfigError
 
 # Keys that take one of a few words.
@@ -161,6 +161,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     ),
     "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
+    "task.max_target_length": ("at least 8", lambda value: value >= 8),
     "train.languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "train.shot_languages": ("languages, each once", lambda value: len(value) == len(set(value))),
     "task.pooling": ("mean | first", lambda value: value in ("mean", "first")),
@@ -182,19 +183,23 @@ _RULES: dict[str, tuple[str, Any]] = {
 }
 
 
-def _faults_between_keys(config: Config) -> list[str]:
-    faults, model, dataset = [], config.model, config.dataset
+def _faults_of_shape(config: Config) -> list[str]:
+    faults, model = [], config.model
     if model.hidden_size and model.num_attention_heads and model.hidden_size % model.num_attention_heads:
         faults.append(
             f"model.hidden_size must be a multiple of model.num_attention_heads, "
             f"got {model.hidden_size} and {model.num_attention_heads}."
         )
-    positions = model.max_position_embeddings
-    if positions and positions > 2 and config.task.max_length > positions - 2:
-        faults.append(
-            f"task.max_length must be at most model.max_position_embeddings - 2 = {positions - 2}, "
-            f"got {config.task.max_length}."
-        )
+    positions = (model.max_position_embeddings or 0) - 2
+    return faults + [
+        f"{key} must be at most model.max_position_embeddings - 2 = {positions}, got {length}."
+        for key, length in lengths_of(config.task).items()
+        if 0 < positions < length
+    ]
+
+
+def _faults_between_keys(config: Config) -> list[str]:
+    faults, dataset = _faults_of_shape(config), config.dataset
     if isinstance(config.strategy, Zero3NvmeConfig) and config.strategy.nvme_path is None:
         faults.append("strategy.nvme_path must be a folder on a local disk, got null. Give strategy.nvme_path.")
     if config.train.tokens_per_micro_batch < config.task.max_length:

@@ -60,11 +60,15 @@ METRICS: dict[str, tuple[str, ...]] = {
     ),
     "token_classification": ("entity_f1", "entity_f1_strict", "pos_f1", "tag_accuracy"),
     "retrieval": ("accuracy_forward", "accuracy_backward", "mining_f1"),
+    "translation": ("bleu", "chrf"),
 }
 
 
 # The kinds of data set that a kind of task reads beside its own: text is text.
-READS_TOO: dict[str, tuple[str, ...]] = {"causal_language_modelling": ("masked_language_modelling",)}
+READS_TOO: dict[str, tuple[str, ...]] = {
+    "causal_language_modelling": ("masked_language_modelling",),
+    "translation": ("masked_language_modelling",),
+}
 
 
 def faults_of_roles(dataset: DatasetConfig, roles: tuple[str, ...]) -> list[str]:
@@ -218,6 +222,10 @@ def _faults_of_retrieval(task: RetrievalConfig, dataset: DatasetConfig) -> list[
     return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
 
 
+def _faults_of_translation(task: TaskConfig, dataset: DatasetConfig) -> list[str]:
+    return faults_of_roles(dataset, ("text", "text_pair")) + missing_roles(dataset, "text", "text_pair")
+
+
 _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "sequence_classification": _faults_of_classification,
     "masked_language_modelling": _faults_of_language_modelling,
@@ -226,4 +234,5 @@ _OF_KIND: dict[str, Callable[[Any, DatasetConfig], list[str]]] = {
     "token_classification": _faults_of_token_classification,
     "retrieval": _faults_of_retrieval,
     "multiple_choice": _faults_of_multiple_choice,
+    "translation": _faults_of_translation,
 }

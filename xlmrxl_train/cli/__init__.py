@@ -117,19 +117,38 @@ def _report(words: Sequence[str]) -> int:
 def _run(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import run  # late, as all that only one command needs
 
-    if not words or any(word in ("-h", "--help") for word in words):
-        _usage("run", run.EXAMPLES)
-        return 0 if words else 2
-    return run.main(words)
+    return _with_usage("run", words, run.EXAMPLES, run.main)
 
 
 def _predict(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import predict
 
+    return _with_usage("predict", words, predict.EXAMPLES, predict.main)
+
+
+def _export(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import export
+
+    return _with_usage("export", words, export.EXAMPLES, export.main)
+
+
+def _average(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import average
+
+    return _with_usage("average", words, average.EXAMPLES, average.main)
+
+
+def _quantize(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import quantize
+
+    return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
+
+
+def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
     if not words or any(word in ("-h", "--help") for word in words):
-        _usage("predict", predict.EXAMPLES)
+        _usage(name, examples)
         return 0 if words else 2
-    return predict.main(words)
+    return main(words)
 
 
 # A command that takes other words than key=value reads them itself, in the module that does its work.
@@ -159,6 +178,21 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folder> --input FILE [--output FILE] [--on-error stop|skip]",
         help="labels, tags, answers or choices of a trained run for the rows of a file",
         main=_predict,
+    ),
+    "export": Command(
+        arguments="<run folder> --to transformers|onnx --output FOLDER",
+        help="the model for other programs, with a model card written from the run",
+        main=_export,
+    ),
+    "average": Command(
+        arguments="<model folders or globs> --output FOLDER [--evaluate]",
+        help="the mean of several models' weights, scored beside them",
+        main=_average,
+    ),
+    "quantize": Command(
+        arguments="<run folder> --to int8|int4 --output FOLDER",
+        help="smaller weights, and what they cost in each language",
+        main=_quantize,
     ),
 }
 

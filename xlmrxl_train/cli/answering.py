@@ -4,35 +4,22 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.cli.flags import Flag
 
 if TYPE_CHECKING:
     from xlmrxl_train.inference.streaming import Outcome
 
-ON_ERROR = ("stop", "skip")
 FLAGS = {
-    "input": "a file",
-    "output": "a file",
-    "device": "a number of a GPU, or cpu",
-    "dtype": "float32, bfloat16 or float16",
-    "on-error": "stop or skip",
+    "--input": Flag(example="pairs.tsv"),
+    "--output": Flag(example="answers.jsonl"),
+    "--device": Flag(example="0"),
+    "--dtype": Flag(example="bfloat16"),
+    "--on-error": Flag(example="skip", choices=("stop", "skip")),
 }
 
 
-def on_error(values: dict[str, str]) -> str:
-    """Return what to do about a faulty line.
-
-    Raises:
-        ConfigError: It is none of the two.
-    """
-    choice = values.get("on-error", "stop")
-    if choice not in ON_ERROR:
-        raise ConfigError(f"--on-error must be stop or skip, got {choice}. Write --on-error skip.")
-    return choice
-
-
 def write_all(
-    name: str, outcomes: "Iterable[Outcome]", line_of: "Callable[[Outcome], str]", output: str | None, faults: str
+    name: str, outcomes: "Iterable[Outcome]", line_of: "Callable[[Outcome], str]", output: str | None, on_error: str
 ) -> int:
     """Write a line for every result and return the exit code: 1 where faulty lines were left out.
 
@@ -41,10 +28,10 @@ def write_all(
         outcomes: In order.
         line_of: What to write of one that has a result.
         output: A file, which then appears whole or not at all; None: standard output.
-        faults: stop: the first one ends the command; skip: each is reported and its line left out.
+        on_error: stop: the first one ends the command; skip: each is reported and its line left out.
 
     Raises:
-        DataError: An input is faulty, and faults are "stop".
+        DataError: An input is faulty, and on_error is "stop".
         ConfigError: The file cannot be written.
     """
     from xlmrxl_train.inference.writing import output as opened
@@ -58,7 +45,7 @@ def write_all(
             advance()
             if outcome.fault is None:
                 write(line_of(outcome))
-            elif faults == "stop":
+            elif on_error == "stop":
                 raise outcome.fault
             else:
                 left_out += 1

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from xlmrxl_train.cli.answering import FLAGS, on_error, write_all
+from xlmrxl_train.cli.answering import FLAGS, write_all
 from xlmrxl_train.cli.compose import load_run_config
-from xlmrxl_train.cli.words import read_words
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.cli.flags import Flag, one_place, read_words
 
 if TYPE_CHECKING:
     from xlmrxl_train.inference.streaming import Outcome
@@ -21,7 +20,7 @@ The file is .tsv (the first line names the columns), .csv, .jsonl, .parquet, .co
 have the names of the run's data set, or those of their roles (text, text_pair; tokens; context, question; choice1 ...).
 Without --output the lines go to standard output. Each is JSON with the number of its line, or of its record from 0.
 --on-error skip reports a bad row, goes on, and ends with exit code 1; stop, the default, ends and leaves no file."""
-_FLAGS = {**FLAGS, "language": "a code as the data set writes it"}
+_FLAGS = {**FLAGS, "--input": Flag(example="pairs.tsv", required=True), "--language": Flag(example="de")}
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,28 +32,22 @@ def main(words: Sequence[str]) -> int:
         DataError: A row is wrong, and --on-error is stop.
     """
     said = read_words("predict", words, _FLAGS)
-    values = said.values
-    if len(said.rest) != 1:
-        raise ConfigError(f"predict needs one run folder, got {len(said.rest)}. "
-                          "Write xlmrxl predict runs/xnli/seed-1 --input pairs.tsv.")  # fmt: skip
-    if "input" not in values:
-        raise ConfigError("predict needs --input, got none. Write --input pairs.tsv, or --input - for standard input.")
-    faults, folder = on_error(values), said.rest[0]
+    values, folder = said.values, one_place("predict", said)
     config = load_run_config(folder)
     from xlmrxl_train.inference.lines import read_rows
-    from xlmrxl_train.inference.loading import device_of, dtype_of
+    from xlmrxl_train.inference.opening import device_of, dtype_of
     from xlmrxl_train.inference.predicting import open_run
     from xlmrxl_train.inference.writing import check_output
 
-    check_output(values.get("output"))
+    check_output(values.get("--output"))
     predictor = open_run(
         folder,
         config,
-        dtype=dtype_of(values.get("dtype")),
-        device=device_of(values.get("device")),
-        language=values.get("language", ""),
+        dtype=dtype_of(values.get("--dtype")),
+        device=device_of(values.get("--device")),
+        language=values.get("--language", ""),
     )
-    outcomes = predictor.outcomes(read_rows(values["input"]))
+    outcomes = predictor.outcomes(read_rows(values["--input"]))
 
     def line_of(outcome: "Outcome") -> str:
         identity = {"line" if outcome.input.by_line else "row": outcome.input.number}
@@ -63,4 +56,4 @@ def main(words: Sequence[str]) -> int:
             identity["id"] = outcome.input.value[name]
         return json.dumps({**identity, **outcome.result}, ensure_ascii=False) + "\n"
 
-    return write_all("predict", outcomes, line_of, values.get("output"), faults)
+    return write_all("predict", outcomes, line_of, values.get("--output"), values.get("--on-error", "stop"))

@@ -62,15 +62,19 @@ def main(words: Sequence[str]) -> int:
 
 def show(comparison: Comparison) -> None:
     """Print to a terminal, or Markdown to whatever else standard output is."""
-    page = page_of(comparison, brief=True)
-    if sys.stdout.isatty():
-        print_page(page, Console(highlight=False))
-    else:
-        print(redact(to_markdown(page)))
+    show_page(page_of(comparison, brief=True))
     if comparison.xtreme:
         print("Each task with intervals: --output report.md", file=sys.stderr)
     elif not comparison.parts[0].paired and len(comparison.parts[0].groups) == 2:
         print("--compare tests the difference of the two.", file=sys.stderr)
+
+
+def show_page(page: Page) -> None:
+    """Print a page to a terminal, or Markdown to whatever else standard output is."""
+    if sys.stdout.isatty():
+        print_page(page, Console(highlight=False))
+    else:
+        print(redact(to_markdown(page)))
 
 
 def print_page(page: Page, console: Console) -> None:

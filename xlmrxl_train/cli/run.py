@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from xlmrxl_train.cli.answering import FLAGS, on_error, write_all
-from xlmrxl_train.cli.words import read_words
+from xlmrxl_train.cli.answering import FLAGS, write_all
+from xlmrxl_train.cli.flags import Flag, read_words
 from xlmrxl_train.errors import ConfigError
-from xlmrxl_train.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from xlmrxl_train.inference.streaming import Outcome
@@ -42,11 +41,12 @@ EXAMPLES = "\n".join(
     ]
 )
 _FLAGS = {
-    "task": "one of the tasks",
-    "model": "a run folder, a folder or a Hub id",
-    "revision": "a commit or tag on the Hub",
-    "tokenizer": "a tokenizer's file or folder",
-    "top-k": "a number",
+    "--task": Flag(example="fill-mask", choices=tuple(TASKS), required=True),
+    "--model": Flag(example="facebook/xlm-roberta-xl", required=True),
+    "--revision": Flag(example="main"),
+    "--tokenizer": Flag(example="tokenizer.json"),
+    "--top-k": Flag(example="5"),
+    "--json": Flag(),
     **FLAGS,
 }
 _TERMINAL_WINDOW = 1  # who types sees each answer at once
@@ -59,38 +59,36 @@ def main(words: Sequence[str]) -> int:
         ConfigError: A word is wrong.
         DataError: A line is, and --on-error is stop.
     """
-    said = read_words("run", words, _FLAGS, ["json"])
-    values, options = said.values, _options(said.rest)
-    if lacking := [name for name in ("task", "model") if name not in values]:
-        names = " and ".join(f"--{name}" for name in lacking)
-        raise ConfigError(f"run needs {names}, got {'neither' if len(lacking) > 1 else 'none'}. "
-                          "Write xlmrxl run --task fill-mask --model <folder or Hub id>.")  # fmt: skip
-    if values["task"] not in TASKS:
-        hint = did_you_mean(values["task"], TASKS, "Choose one of them.")
-        raise ConfigError(f"--task must be {' | '.join(TASKS)}, got {values['task']}. {hint}")
-    faults = on_error(values)
-    if "top-k" in values:
-        options["top_k"] = _value("top-k", values["top-k"])
+    said = read_words("run", words, _FLAGS)
+    values, options = said.values, _options(said.places)
+    if "--top-k" in values:
+        options["top_k"] = _value("--top-k", values["--top-k"])
     from xlmrxl_train.inference.lines import STANDARD_INPUT, read_lines
     from xlmrxl_train.inference.making import pipeline
     from xlmrxl_train.inference.writing import check_output
 
-    check_output(values.get("output"))
-    source = values.get("input", STANDARD_INPUT)
+    check_output(values.get("--output"))
+    source = values.get("--input", STANDARD_INPUT)
     if source == STANDARD_INPUT and sys.stdin.isatty():
-        print(f"reading standard input, a line is {TASKS[values['task']]}; Ctrl-D ends it", file=sys.stderr)
+        print(f"reading standard input, a line is {TASKS[values['--task']]}; Ctrl-D ends it", file=sys.stderr)
         options.setdefault("window", _TERMINAL_WINDOW)
     pipe = pipeline(
-        values["task"],
-        values["model"],
-        tokenizer=values.get("tokenizer"),
-        dtype=values.get("dtype"),
-        device=values.get("device"),
-        revision=values.get("revision"),
+        values["--task"],
+        values["--model"],
+        tokenizer=values.get("--tokenizer"),
+        dtype=values.get("--dtype"),
+        device=values.get("--device"),
+        revision=values.get("--revision"),
         **options,
     )
     outcomes = pipe.outcomes(read_lines(source, pipe.parse))
-    return write_all("run", outcomes, _json if "json" in values else _text, values.get("output"), faults)
+    return write_all(
+        "run",
+        outcomes,
+        _json if "--json" in values else _text,
+        values.get("--output"),
+        values.get("--on-error", "stop"),
+    )
 
 
 def _options(words: Sequence[str]) -> dict[str, Any]:
@@ -99,6 +97,8 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"run takes flags and key=value, got {word}. Write --input {word} for a file.")
+        if f"--{name}" in _FLAGS:
+            raise ConfigError(f"{name} is a flag of run, got {word}. Write --{name} {value}.")
         options[name] = _value(name, value)
     return options
 

@@ -78,6 +78,7 @@ class Evaluator:
         """
         world, plan = self.strategy.world, self._plan(corpus)
         rounds = -(-len(plan) // world.size)
+        any_rank = bool if self.strategy.whole else world.any  # a model that is whole needs no other rank's steps
         copies = prepacked(self.strategy.model) if self.strategy.whole else nullcontext()
         predictions: list[Prediction] = []
         since = 0  # examples of all ranks that were not yielded yet
@@ -87,7 +88,8 @@ class Evaluator:
                 with progress.doing(f"evaluating batch {number + 1} of {rounds}"):
                     features, places = corpus.features(plan[index % len(plan)])
                     batch = self.task.collate(features, places, draw=0)
-                    output = self.strategy.predict(batch.to(world.device).inputs)
+                    inputs = self.task.prediction_inputs(batch.to(world.device).inputs, any_rank)
+                    output = self.strategy.predict(inputs)
                     if index < len(plan):
                         predictions += self.task.predict(output, batch, features)
                 advance()

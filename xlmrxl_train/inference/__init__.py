@@ -1,1 +1,1 @@
-"""From a checkpoint to answers: pipelines with the Hub's names and results, and the predictions of a run's own task."""
+"""What is done with a trained model: used, spread over devices, quantized, averaged, exported."""

@@ -9,8 +9,8 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.inference.base import Pipeline
 from xlmrxl_train.inference.fill_mask import FillMask
-from xlmrxl_train.inference.loading import device_of, dtype_of, load_model, load_tokenizer, settle
 from xlmrxl_train.inference.multiple_choice import MultipleChoice
+from xlmrxl_train.inference.opening import device_of, dtype_of, load_model, load_tokenizer, settle
 from xlmrxl_train.inference.question_answering import QuestionAnswering
 from xlmrxl_train.inference.text_classification import TextClassification
 from xlmrxl_train.inference.text_generation import TextGeneration

@@ -11,7 +11,7 @@ from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.inference.base import Pipeline
-from xlmrxl_train.inference.loading import load_model, settle
+from xlmrxl_train.inference.opening import load_model, settle
 from xlmrxl_train.inference.rows import Features, collate, encode_each, example_of
 from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.model import PreTrained

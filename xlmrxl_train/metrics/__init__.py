@@ -37,6 +37,8 @@ NAMES = (
     "mining_f1",
     "loss",
     "perplexity",
+    "bleu",
+    "chrf",
 )
 
 

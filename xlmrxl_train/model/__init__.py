@@ -4,12 +4,14 @@ from xlmrxl_train.model.base import XLMRobertaXLModel
 from xlmrxl_train.model.cache import KeyValueCache
 from xlmrxl_train.model.configuration import XLMRobertaXLConfig
 from xlmrxl_train.model.encoder import XLMRobertaXLLayer
+from xlmrxl_train.model.encoder_decoder import XLMRobertaXLEncoderDecoder
 from xlmrxl_train.model.fairseq import convert_fairseq
 from xlmrxl_train.model.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 from xlmrxl_train.model.outputs import ModelOutput
 from xlmrxl_train.model.packed import PackedSequences
 from xlmrxl_train.model.prepacking import prepacked
 from xlmrxl_train.model.pretrained import PreTrained
+from xlmrxl_train.model.quantization import QuantizationConfig
 from xlmrxl_train.model.sentence_encoder import XLMRobertaXLSentenceEncoder
 from xlmrxl_train.model.tasks import (
     XLMRobertaXLForMultipleChoice,
@@ -25,7 +27,9 @@ __all__ = [
     "ModelOutput",
     "PackedSequences",
     "PreTrained",
+    "QuantizationConfig",
     "XLMRobertaXLConfig",
+    "XLMRobertaXLEncoderDecoder",
     "XLMRobertaXLForCausalLM",
     "XLMRobertaXLForMaskedLM",
     "XLMRobertaXLForMultipleChoice",

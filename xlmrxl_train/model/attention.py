@@ -34,6 +34,17 @@ class AttentionLayout:
     """Per group [N or 1, 1, L or 1, K] float32, 0 or -inf; None where nothing is hidden."""
     causal: bool
 
+    def to(self, device: torch.device) -> "AttentionLayout":
+        """Return a copy whose tensors are on `device`."""
+        queries = self.queries.to(device)
+        return AttentionLayout(
+            backend=self.backend,
+            queries=queries,
+            keys=queries if self.keys is self.queries else self.keys.to(device),
+            biases=tuple(None if bias is None else bias.to(device) for bias in self.biases),
+            causal=self.causal,
+        )
+
 
 def make_layout(
     backend: str, queries: PackedSequences, keys: PackedSequences | None = None, *, causal: bool = False
@@ -51,7 +62,7 @@ def make_layout(
         queries = queries.one_group()
     if keys is None:
         keys = queries
-    elif keys.order != queries.order or len(keys.groups) != len(queries.groups):
+    elif not keys.cut_as(queries):
         keys = PackedSequences.from_lengths(keys.lengths, like=queries).to(keys.offsets.device, non_blocking=True)
     biases: tuple[Tensor | None, ...]
     if not causal:

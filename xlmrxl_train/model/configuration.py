@@ -121,16 +121,7 @@ class XLMRobertaXLConfig:
             CheckpointError: The file is missing or is not a JSON object.
             ConfigError: As `from_dict`.
         """
-        path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} does not exist. Give a folder that holds config.json and weights.") from None
-        except (ValueError, RecursionError, OSError) as error:  # also a number of too many digits
-            raise CheckpointError(f"{path} must be JSON, got {error}. Download it again.") from None
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}. Download it again.")
-        return cls.from_dict(values, **overrides)
+        return cls.from_dict(read_config_file(Path(path)), **overrides)
 
     def to_dict(self, architecture: str | None = None) -> dict[str, object]:
         """Return what config.json holds, readable by transformers' AutoModel.
@@ -149,6 +140,23 @@ class XLMRobertaXLConfig:
             values["architectures"] = [architecture]
         values["model_type"] = MODEL_TYPE
         return dict(sorted(values.items()))
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return what a config.json holds.
+
+    Raises:
+        CheckpointError: The file is missing or is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist. Give a folder that holds config.json and weights.") from None
+    except (ValueError, RecursionError, OSError) as error:  # also a number of too many digits
+        raise CheckpointError(f"{path} must be JSON, got {error}. Download it again.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(values).__name__}. Download it again.")
+    return values
 
 
 def _unknown(key: str, names: set[str]) -> str:

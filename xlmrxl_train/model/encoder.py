@@ -5,6 +5,7 @@ Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D featur
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,6 +29,17 @@ class LayerContext:
     cross_attentions: list[Tensor] = field(default_factory=list)
     first_layout: AttentionLayout | None = None
     """Each sequence's first token over all of its tokens: the last layer computes these queries alone."""
+
+    def to(self, device: torch.device) -> "LayerContext":
+        """Return a copy for layers on another device; cache and lists of weights are shared with this one."""
+        states_SD = self.encoder_states_SD
+        return replace(
+            self,
+            layout=self.layout.to(device),
+            encoder_states_SD=None if states_SD is None else states_SD.to(device),
+            cross_layout=None if self.cross_layout is None else self.cross_layout.to(device),
+            first_layout=None if self.first_layout is None else self.first_layout.to(device),
+        )
 
 
 class SelfAttention(nn.Module):

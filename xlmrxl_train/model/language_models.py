@@ -88,7 +88,20 @@ class _LanguageModel(PreTrained):
         hidden_TD = output.last_hidden_state
         assert hidden_TD is not None
         output.last_hidden_state = None
-        labels_T = self._labels(labels, inputs)
+        return self.read_off(output, hidden_TD, inputs, self._labels(labels, inputs), rows)
+
+    def read_off(
+        self, output: ModelOutput, hidden_TD: Tensor, inputs: PackedInputs, labels_T: Tensor | None, rows: Tensor | None
+    ) -> ModelOutput:
+        """Enter logits or loss of packed states into `output`.
+
+        Args:
+            output: Of the encoder.
+            hidden_TD: Its last states.
+            inputs: What it was called with.
+            labels_T: The token that each row predicts, -100: none. No longer shifted.
+            rows: As in `forward`.
+        """
         if inputs.padding is not None:
             logits_TV = self.lm_head(hidden_TD)
             output.logits = inputs.unpack(logits_TV)

@@ -39,6 +39,9 @@ class ModelOutput:
     target_losses: Tensor | None = None
     """[M] float32, detached: the loss of each target of a packed language model, in the order of the rows."""
 
+    generated_ids: Tensor | None = None
+    """[B, longest] int64: what was generated, </s> included; the padding token behind it."""
+
     def keys(self) -> list[str]:
         """Name the fields that are not None."""
         return [entry.name for entry in dataclasses.fields(self) if getattr(self, entry.name) is not None]

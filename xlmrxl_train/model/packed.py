@@ -105,6 +105,11 @@ class PackedSequences:
             order, sizes = _plan(lengths, max_groups)
         return _build(lengths, order, sizes)
 
+    def cut_as(self, other: "PackedSequences") -> bool:
+        """Whether the groups of both hold the same sequences in the same order."""
+        sizes, others = ([group.num_sequences for group in one.groups] for one in (self, other))
+        return self.order == other.order and sizes == others
+
     def first_only(self) -> "PackedSequences":
         """Return each sequence's first token as a sequence of its own, in this one's order and groups."""
         first = PackedSequences.from_lengths((1,) * self.num_sequences, like=self)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_QUANTIZED = "qdata"  # what torchao's tensors of integers have, and others have not
 _SHARE_OF_MEMORY = 1 / 16  # of the machine's: the copies of several processes still fit beside their models
 _TYPICAL_ROWS = 4096  # oneDNN chooses blocks for so many; always the same, so that results are as well
 
@@ -65,7 +66,11 @@ def prepacked(model: nn.Module) -> Iterator[None]:
     copies take two bytes per weight. If that is more than a sixteenth of the machine's memory, none is made: the rule
     looks at no free memory, since results would then depend on it. Weights must not change inside the block.
     """
-    layers = [module for module in model.modules() if isinstance(module, PrepackableLinear) and not module.may_prepack]
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, PrepackableLinear) and not module.may_prepack and not hasattr(module.weight, _QUANTIZED)
+    ]
     if not _supported() or 2 * sum(layer.weight.numel() for layer in layers) > _SHARE_OF_MEMORY * _memory():
         layers = []
     for layer in layers:

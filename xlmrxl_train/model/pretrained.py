@@ -1,7 +1,7 @@
 """What all public classes share: initialisation, loading, saving, and the settings of a run."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -11,8 +11,15 @@ from torch import Tensor, nn
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.configuration import ATTENTION_BACKENDS, XLMRobertaXLConfig
 from xlmrxl_train.model.layers import Embedding, LayerNorm
+from xlmrxl_train.model.quantization import (
+    QuantizationConfig,
+    QuantizedReader,
+    check_installed,
+    load_quantized,
+    quantized_entries,
+)
 from xlmrxl_train.model.source import ParameterSource
-from xlmrxl_train.model.weights import LoadReport, load_weights, match_weights, open_checkpoint
+from xlmrxl_train.model.weights import CheckpointReader, LoadReport, load_weights, match_weights, open_checkpoint
 from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -55,6 +62,7 @@ class PreTrained(nn.Module):
         self.config = config
         self._attn_implementation = config.attn_implementation
         self.load_report: LoadReport | None = None
+        self.quantization: QuantizationConfig | None = None
 
     @property
     def _settings_owner(self) -> "PreTrained":
@@ -78,8 +86,9 @@ class PreTrained(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Of the first parameter."""
-        return next(self.parameters()).device
+        """Of the first parameter that is in memory: with a device_map others lie elsewhere."""
+        devices = [parameter.device for parameter in self.parameters()]
+        return next((device for device in devices if device.type != "meta"), devices[0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,6 +120,9 @@ class PreTrained(nn.Module):
         device: torch.device | str | None = None,
         revision: str | None = None,
         ignore_mismatched_sizes: bool = False,
+        quantization_config: QuantizationConfig | None = None,
+        device_map: str | Mapping[str, int | str] | None = None,
+        max_memory: Mapping[int | str, int | str] | None = None,
         **overrides: object,
     ) -> Self:
         """Build the model on the meta device and fill it tensor by tensor, in evaluation mode.
@@ -123,6 +135,11 @@ class PreTrained(nn.Module):
             device: Of the parameters; None is the CPU.
             revision: Of a Hub repository.
             ignore_mismatched_sizes: Head tensors of another shape (other labels) are initialised instead of refused.
+            quantization_config: Round the weights of the layers; everything else is then bfloat16. None: as the folder
+                was written.
+            device_map: "auto": spread the layers over GPUs, host memory and disk (the files themselves, which must
+                stay); or module -> GPU number, "cpu" or "disk". Instead of `device`.
+            max_memory: Of `device_map`: the most that each GPU (by number), "cpu" and "disk" may take, as "20GB".
             overrides: Keys of the configuration, as num_labels=3.
 
         Raises:
@@ -134,23 +151,55 @@ class PreTrained(nn.Module):
             from xlmrxl_train.hub import resolve_model  # late: reading a folder needs no Hub client
 
             folder = resolve_model(str(path_or_hub_id), revision)
-        config = XLMRobertaXLConfig.from_json_file(folder / "config.json", **overrides)
+        config = cls.read_config(folder, **overrides)
         with torch.device("meta"):
             model = cls(config)
         if attn_implementation is not None:
             model.attn_implementation = attn_implementation
-        reader = open_checkpoint(folder)
-        stored, report = match_weights(
-            model, reader, prefix=cls.prefix, head_modules=cls.head_modules, tied=model.tied_weights(),
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-        )  # fmt: skip
-        load_weights(model, reader, stored, dtype or torch_dtype, torch.device(device or "cpu"))
+        model.quantization = _quantization(folder, config, quantization_config, dtype or torch_dtype)
+        reader: CheckpointReader = open_checkpoint(folder)
+        if "quantization_config" in config.extra:
+            reader = QuantizedReader(reader)
+        stored, report = model.match(reader, ignore_mismatched_sizes=ignore_mismatched_sizes)
+        model.load_report = report
+        if device_map is not None:
+            from xlmrxl_train.inference.loading import load_spread  # late: it imports accelerate
+
+            load_spread(
+                model, reader, stored, dtype or torch_dtype, device_map=device_map, max_memory=max_memory,
+                device=device,
+            )  # fmt: skip
+            report.log(logger, folder)
+            return model.eval()
+        place = torch.device(device or "cpu")
+        if model.quantization is not None and place.type != "meta":
+            load_quantized(model, reader, stored, model.quantization, place)
+        else:
+            load_weights(model, reader, stored, dtype or torch_dtype, place)
         model.initialize_new(report.new)
         model.tie_weights()
-        model.load_report = report
         if model.device.type != "meta":  # there it is only looked at
             report.log(logger, folder)
         return model.eval()
+
+    @classmethod
+    def read_config(cls, folder: Path, **overrides: object) -> XLMRobertaXLConfig:
+        """Return the shape of the model in a folder; `overrides` win.
+
+        Raises:
+            CheckpointError: config.json is missing or is not a JSON object.
+            ConfigError: A wrong override or value.
+        """
+        return XLMRobertaXLConfig.from_json_file(folder / "config.json", **overrides)
+
+    def match(
+        self, reader: CheckpointReader, *, ignore_mismatched_sizes: bool = False, misfit: str | None = None
+    ) -> tuple[dict[str, str], LoadReport]:
+        """Find the tensor of each parameter in a checkpoint; see `match_weights`."""
+        return match_weights(
+            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights(),
+            ignore_mismatched_sizes=ignore_mismatched_sizes, misfit=misfit,
+        )  # fmt: skip
 
     def source(self, folder: Path | None, seed: int) -> ParameterSource:
         """Return where the values of a model on the meta device come from, for those who fill it themselves.
@@ -167,10 +216,7 @@ class PreTrained(nn.Module):
         if folder is None:
             return ParameterSource(self, std, seed, None, {})
         reader = open_checkpoint(folder)
-        stored, report = match_weights(
-            self, reader, prefix=self.prefix, head_modules=self.head_modules, tied=self.tied_weights(),
-            misfit=self._misfit(folder),
-        )  # fmt: skip
+        stored, report = self.match(reader, misfit=self._misfit(folder))
         return ParameterSource(self, std, seed, reader, stored, report)
 
     def _misfit(self, folder: Path) -> str | None:
@@ -209,8 +255,15 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        entries = [_entry(name, parameter) for name, parameter in self.named_parameters()]
+        if self.quantization is not None:
+            entries = quantized_entries(self, self.quantization, self.get_parameter)
+        else:
+            entries = [_entry(name, parameter) for name, parameter in self.named_parameters()]
         self.write_pretrained(Path(folder), entries, max_shard_bytes=max_shard_bytes)
+
+    def config_values(self) -> dict[str, object]:
+        """Return what config.json holds."""
+        return self.config.to_dict(type(self).__name__)
 
     def write_pretrained(
         self, folder: Path, entries: Sequence[TensorEntry], *, max_shard_bytes: float = DEFAULT_SHARD_BYTES
@@ -225,10 +278,40 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        config = self.config.to_dict(type(self).__name__)
-        config["dtype"] = str(entries[0].dtype).removeprefix("torch.")
+        config = self.config_values()
+        dtypes = [entry.dtype for entry in entries if entry.dtype.is_floating_point]
+        if self.quantization is not None:
+            config["quantization_config"], dtypes = self.quantization.to_dict(), [torch.bfloat16]
+        config["dtype"] = str(dtypes[0]).removeprefix("torch.")
         config.pop("torch_dtype", None)
-        write_checkpoint(folder, config, entries, max_shard_bytes)
+        write_checkpoint(folder, dict(sorted(config.items())), entries, max_shard_bytes)
+
+
+def _quantization(
+    folder: Path, config: XLMRobertaXLConfig, wanted: QuantizationConfig | None, dtype: torch.dtype | None
+) -> QuantizationConfig | None:
+    """Return how the weights are or are to be rounded; None where they are not.
+
+    Raises:
+        ConfigError: It cannot be as wanted, or torchao is missing.
+        CheckpointError: The folder's are rounded in another way.
+    """
+    if "quantization_config" in config.extra:
+        stored = QuantizationConfig.from_dict(config.extra["quantization_config"], folder / "config.json")
+        if wanted not in (None, stored):
+            raise ConfigError(
+                f"quantization_config must be that of {folder} or None, got {wanted}, there {stored}. "
+                "Take the model that was quantized."
+            )
+        wanted = stored
+    if wanted is None:
+        return None
+    check_installed()
+    if dtype not in (None, torch.bfloat16):
+        raise ConfigError(
+            f"dtype must be torch.bfloat16 or None for quantized weights, got {dtype}: their kernels compute in it."
+        )
+    return wanted
 
 
 def _entry(name: str, parameter: Tensor) -> TensorEntry:

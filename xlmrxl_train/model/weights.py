@@ -46,7 +46,7 @@ class LoadReport:
 
     def lines(self, folder: Path) -> list[str]:
         """Return what a run says of its head, in a few words."""
-        heads = sorted({name.removeprefix("roberta.").split(".")[0] for name in self.new})
+        heads = sorted({_part_of(name) for name in self.new})
         said = [f"{', '.join(self.kept)} as in {folder}"] if self.kept else []
         if self.misfit:
             said.append(f"{', '.join(heads)} newly initialised: {self.misfit}")
@@ -60,6 +60,13 @@ class LoadReport:
             logger.warning("%s holds no %s: newly initialised, to be trained", folder, ", ".join(self.new))
         if self.unused:
             logger.info("%s: unused head tensors: %s", folder, ", ".join(self.unused))
+
+
+def _part_of(parameter: str) -> str:
+    """Return what people call the part of a model that a new parameter belongs to."""
+    if ".crossattention." in parameter:
+        return "cross-attention"
+    return parameter.removeprefix("decoder.").removeprefix("roberta.").split(".")[0]
 
 
 class CheckpointReader(Protocol):

@@ -10,6 +10,7 @@ from xlmrxl_train.tasks.retrieval import Retrieval
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.tasks.task import Prediction, Task
 from xlmrxl_train.tasks.token_classification import TokenClassification
+from xlmrxl_train.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
@@ -19,6 +20,7 @@ TASKS: dict[str, type[Task]] = {
     "token_classification": TokenClassification,
     "retrieval": Retrieval,
     "multiple_choice": MultipleChoice,
+    "translation": Translation,
 }
 
 __all__ = ["TASKS", "Prediction", "Task", "make_task"]

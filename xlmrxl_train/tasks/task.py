@@ -1,7 +1,7 @@
 """What a kind of problem is: a row -> an example -> features -> a batch -> predictions and references."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -97,6 +97,16 @@ class Task(ABC):
             examples: (table, example) of each row of predictions.
             draw: Which random draw (of masks, say) to make: the epoch in training, 0 in evaluation.
         """
+
+    def prediction_inputs(self, inputs: dict[str, Any], any_rank: Callable[[bool], bool]) -> dict[str, Any]:
+        """Return what the model is to be called with for predictions: what training calls it with, by default.
+
+        Args:
+            inputs: Of a batch, on the device.
+            any_rank: Whether a flag is set on any rank; each rank asks equally often. For a model that runs its layers
+                as often as its own output demands.
+        """
+        return inputs
 
     @abstractmethod
     def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:

@@ -1,0 +1,47 @@
+"""From a word of the command line to an exported folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.inference.export.card import write_card
+from xlmrxl_train.inference.export.onnx_file import export_onnx
+from xlmrxl_train.inference.export.transformers_folder import export_transformers
+from xlmrxl_train.inference.model_folder import new_folder, open_model_folder
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def export(
+    place: str, *, to: str, output: str | Path, dtype: str | None = None, licence: str | None = None
+) -> Iterator[str]:
+    """Export a model, yielding a line about each thing that was written.
+
+    Args:
+        place: A run folder, a folder or a Hub id.
+        to: transformers or onnx.
+        output: A new folder.
+        dtype: bf16, fp16 or fp32; None keeps the file's (transformers), or takes fp32 (onnx).
+        licence: Of the weights, for the card.
+
+    Raises:
+        ConfigError: The output is there already, the weights are quantized, or ONNX is not installed.
+        CheckpointError: The model cannot be read or written, or what was written is not the model.
+    """
+    source, target = open_model_folder(place), new_folder(str(output))
+    if to == "onnx":
+        if dtype not in (None, "fp32"):
+            raise ConfigError(
+                f"--dtype must be fp32 for ONNX, got {dtype}: onnxruntime lacks kernels for others. Leave it out."
+            )
+        yield from export_onnx(source, target)
+        return
+    export_transformers(source, target, DTYPES[dtype] if dtype else None)
+    yield f"written: {target}, read back and equal"
+    if source.run is not None:
+        write_card(source, target, licence)
+        yield f"written: {target / 'README.md'}"
+    else:
+        yield f"no model card: {source.path} does not belong to a finished run, which would say how it was trained"
