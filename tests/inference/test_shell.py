@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from tests.inference.folders import saved
-from xlmrxl_train import load_config, pipeline
+from tests.model.reference import configuration
+from xlmrxl_train import Tokenizer, load_config, pipeline
 from xlmrxl_train.cli import main
 from xlmrxl_train.cli.run import TASKS
 from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.inference.making import PIPELINES
+from xlmrxl_train.model import XLMRobertaXLEncoderDecoder
 
 Capture = pytest.CaptureFixture[str]
 LINES = "hello <mask>\n\nno mask here\nare you <mask>, world?\n"
@@ -293,6 +296,30 @@ def test_choices(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) 
     row = json.loads(said.out)
     assert row["prediction"] in config["dataset"]["labels"] and len(row["scores"]) == 2
     assert "in.jsonl:2: expected a column " in said.err and "found 'x'. Name the columns so." in said.err
+
+
+def test_translations(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:
+    run = trained("MaskedLM", "recipe=translation", "task.max_target_length=30")
+    tokenizer = Tokenizer.from_path(run / "model")
+    shape = configuration(vocab_size=len(tokenizer) + 7, max_position_embeddings=66, initializer_range=0.4)
+    model = XLMRobertaXLEncoderDecoder(shape).eval()
+    model.save_pretrained(run / "model")
+    (tmp_path / "in.jsonl").write_text('{"foreign": "hello world"}\n{"foreign": " "}\n{"text": "are you fine"}\n')
+    words = ["predict", str(run), "--input", str(tmp_path / "in.jsonl"), "--device=cpu", "--on-error=skip"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert [(row["line"], row["source"]) for row in rows] == [(1, "hello world"), (3, "are you fine")]
+    for row in rows:
+        with torch.no_grad():
+            ids = torch.tensor([tokenizer.encode(row["source"])])
+            output = model(input_ids=ids, generate=True, max_new_tokens=29, num_tokens=len(tokenizer))
+        written = output.generated_ids[0].tolist()
+        written = written[: written.index(2)] if 2 in written else written
+        assert row["prediction"] == tokenizer.decode(written, skip_special_tokens=True) != ""
+    assert "in.jsonl:2: expected text, found none. Mend or remove the row." in said.err
+    assert main([*words, "--dtype=float16"]) == 2
+    assert "dtype must be bfloat16 or float32 for translation, got float16, in which" in capsys.readouterr().err
 
 
 def test_what_cannot_be_predicted(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:

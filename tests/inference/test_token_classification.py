@@ -86,7 +86,7 @@ def test_lists_of_words_are_tagged_as_in_training(ours: Pipeline) -> None:
         if isinstance(features, list)
     ]
     batch, features = collate(works)
-    wanted = {item.example: item.prediction for item in task.predict(ours.run_batch(batch), batch, features)}
+    wanted = {item.example: item.prediction for item in task.predict(ours.run_batch(batch, task), batch, features)}
     answers = ours(sentences, is_split_into_words=True, ignore_labels=[])
     for number, (answer, words) in enumerate(zip(answers, sentences, strict=True)):
         assert [entry["word"] for entry in answer] == words

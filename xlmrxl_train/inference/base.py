@@ -21,6 +21,7 @@ from xlmrxl_train.errors import CheckpointError, ConfigError, DataError
 from xlmrxl_train.inference.streaming import Input, Outcome, Steps, Work, attempt, stream
 from xlmrxl_train.model import ModelOutput, PackedSequences, PreTrained, prepacked
 from xlmrxl_train.spelling import did_you_mean
+from xlmrxl_train.tasks import Task
 from xlmrxl_train.track.console import Console
 
 
@@ -254,10 +255,11 @@ class Pipeline(ABC):
             output: ModelOutput = module(input_ids=ids_T.to(device), sequences=packed.to(device), **arguments)
         return output
 
-    def run_batch(self, batch: Batch) -> ModelOutput:
-        """Run the model on the batch of a task."""
+    def run_batch(self, batch: Batch, task: Task) -> ModelOutput:
+        """Run the model on the batch of a task, for predictions."""
+        inputs = task.prediction_inputs(batch.to(self.model.device).inputs, bool)
         with torch.no_grad():
-            output: ModelOutput = self.model(**batch.to(self.model.device).inputs)
+            output: ModelOutput = self.model(**inputs)
         return output
 
     def finite(self, outputs: Tensor) -> Tensor:

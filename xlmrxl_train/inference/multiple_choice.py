@@ -104,11 +104,12 @@ class MultipleChoice(Pipeline):
     def compute(self, works: Sequence[Work], options: MultipleChoiceOptions) -> Sequence[Any]:
         """Run the model and compare the choices of each input."""
         batch, features = collate(works)
-        output = self.run_batch(batch)
+        task = works[0].content.task
+        output = self.run_batch(batch, task)
         assert output.logits is not None
         self.finite(output.logits)
         results: list[Any] = [None] * len(works)
-        for prediction in works[0].content.task.predict(output, batch, features):
+        for prediction in task.predict(output, batch, features):
             choices: list[str] = works[prediction.example].content.example.values["choices"]
             scores = softmax(prediction.details["scores"])
             order = sorted(range(len(choices)), key=lambda index: -scores[index])

@@ -17,7 +17,9 @@ from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.model import PreTrained
 from xlmrxl_train.tasks import TASKS, Task, make_task
 
-_GOLD = ("label", "tags", "answers")  # roles that a prediction is made without
+# Roles that a prediction is made without.
+_GOLD = {"translation": ("text_pair",)}
+_GOLD_OF_OTHERS = ("label", "tags", "answers")
 
 
 class Predictor(Pipeline):
@@ -39,10 +41,11 @@ class Predictor(Pipeline):
         self.run_task = make_task(config.task, config.dataset, tokenizer)
         self.run_task.labelled = False
         self.language = language
+        gold = _GOLD.get(config.task.kind, _GOLD_OF_OTHERS)
         self.columns = {
             role: column.replace("{language}", language)
             for role, column in config.dataset.columns.items()
-            if role not in _GOLD
+            if role not in gold
         }
         self.id_column = config.dataset.id_column
 
@@ -75,7 +78,7 @@ class Predictor(Pipeline):
     def compute(self, works: Sequence[Work], options: Any) -> Sequence[Any]:
         """Run the model and let the task read predictions off."""
         batch, features = collate(works)
-        output = self.run_batch(batch)
+        output = self.run_batch(batch, self.run_task)
         for logits in (output.logits, output.start_logits, output.end_logits):
             if logits is not None:
                 self.finite(logits)
@@ -107,6 +110,11 @@ def open_run(
         raise ConfigError(
             f"predict must have a run of {', '.join(able)}, got {folder}, a run of {config.task.kind}. "
             "For language models use xlmrxl run --task fill-mask or text-generation."
+        )
+    if config.task.kind == "translation" and dtype == torch.float16:
+        raise ConfigError(
+            "dtype must be bfloat16 or float32 for translation, got float16, in which numbers that are too large would "
+            "be read as words. Use bfloat16."
         )
     model = load_model(kind.model_class, folder, dtype=dtype, device=device, revision=None)
     return Predictor(settle(model), Tokenizer.from_path(folder, key="model"), config, language)

@@ -95,11 +95,12 @@ class QuestionAnswering(Pipeline):
     def compute(self, works: Sequence[Work], options: QuestionAnsweringOptions) -> Sequence[Any]:
         """Run the model and read answers off."""
         batch, features = collate(works)
-        output = self.run_batch(batch)
+        task = self._task(options)
+        output = self.run_batch(batch, task)
         assert output.start_logits is not None and output.end_logits is not None
         self.finite(output.start_logits + output.end_logits)
         results = []
-        for _, _, answers in self._task(options).answers(output, batch.examples, features):
+        for _, _, answers in task.answers(output, batch.examples, features):
             shown_answers = [
                 {
                     "score": answer.probability,

@@ -28,8 +28,10 @@ def example_of(task: Task, row: Row) -> Example:
     Raises:
         DataError: The row is wrong.
     """
-    (example,) = task.examples([row])  # without labels no task leaves a row out
-    return example
+    examples = list(task.examples([row]))
+    if not examples:  # translation leaves out blank rows
+        raise DataError(f"{row.where}: expected text, found none. Mend or remove the row.")
+    return examples[0]
 
 
 def encode_each(task: Task, examples: Sequence[Example]) -> list[list[Feature] | DataError]:
