@@ -12,7 +12,7 @@ from tests.inference.folders import UNUSED_ROWS, saved
 from xlmrxl_train import Tokenizer, pipeline
 from xlmrxl_train.errors import CheckpointError, ConfigError, DataError
 from xlmrxl_train.inference.base import Pipeline
-from xlmrxl_train.model import XLMRobertaXLForMaskedLM, XLMRobertaXLModel
+from xlmrxl_train.model import QuantizationConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLModel
 
 TEXTS = [
     "hello <mask> how are you",
@@ -144,6 +144,18 @@ def test_a_wrong_option_is_named(options: dict[str, Any], message: str, ours: Pi
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], message: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         pipeline(**{"task": "fill-mask", "model": folder, **arguments})
+
+
+def test_spread_and_rounded_models(folder: Path, ours: Pipeline, tmp_path: Path) -> None:
+    spread = pipeline("fill-mask", folder, device_map={"": "cpu"})
+    assert [answer["token"] for answer in spread(TEXTS[0])] == [answer["token"] for answer in ours(TEXTS[0])]
+    with pytest.raises(ConfigError, match=r"device must be left out with device_map, which says it, got 0\. Give one"):
+        pipeline("fill-mask", folder, device=0, device_map="auto")
+    config = QuantizationConfig(weights="int8")
+    XLMRobertaXLForMaskedLM.from_pretrained(folder, quantization_config=config).save_pretrained(tmp_path)
+    ours.tokenizer.save(tmp_path)
+    rounded = pipeline("fill-mask", tmp_path, device=-1)
+    assert rounded(TEXTS[0])[0]["score"] == pytest.approx(ours(TEXTS[0])[0]["score"], rel=0.1)
 
 
 def test_a_model_must_suit_the_task(folder: Path, ours: Pipeline, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`pipeline`: a task and a model become a pipeline, called as transformers' function of that name."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def pipeline(
     dtype: torch.dtype | str | None = None,
     torch_dtype: torch.dtype | str | None = None,
     device: torch.device | str | int | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
     revision: str | None = None,
     **options: Any,
 ) -> Pipeline:
@@ -53,6 +55,8 @@ def pipeline(
         dtype: Of the weights, also as a word; None: as in the file. bfloat16 is the one to use on a GPU.
         torch_dtype: The same under its older name.
         device: 0 or "cuda:0" for the first GPU, -1 or "cpu"; None: a GPU if there is one.
+        device_map: "auto" spreads the layers over GPUs, host memory and disk; or which module goes where. Instead of
+            device.
         revision: Commit or tag on the Hub.
         options: Of the task, such as top_k; each call may set others.
 
@@ -62,16 +66,19 @@ def pipeline(
     """
     kind = find_pipeline(task)
     if isinstance(model, PreTrained):
-        if any(value is not None for value in (dtype, torch_dtype, device, revision)):
+        if any(value is not None for value in (dtype, torch_dtype, device, device_map, revision)):
             raise ConfigError(
                 "dtype, device and revision must be left out with a model that is built already, got one of them. "
                 "Give model.to(device, dtype)."
             )
         found = load_tokenizer(tokenizer, model, revision)
         return kind(settle(model), found, options=options)
-    place, numbers = device_of(device), dtype_of(dtype if dtype is not None else torch_dtype)
+    if device_map is not None and device is not None:
+        raise ConfigError(f"device must be left out with device_map, which says it, got {device}. Give one of them.")
+    place = None if device_map is not None else device_of(device)
+    numbers = dtype_of(dtype if dtype is not None else torch_dtype)
     kind.options_class().changed(kind.task, options)  # before anything is loaded
-    loaded = load_model(kind.model_class, model, dtype=numbers, device=place, revision=revision)
+    loaded = load_model(kind.model_class, model, dtype=numbers, device=place, revision=revision, device_map=device_map)
     return kind(settle(loaded), load_tokenizer(tokenizer, model, revision), own=True, options=options)
 
 

@@ -1,5 +1,6 @@
 """A name becomes a model and its tokenizer, in a dtype and on a device, for nothing but forward passes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,8 +18,9 @@ def load_model(
     path_or_id: str | Path,
     *,
     dtype: torch.dtype | None,
-    device: torch.device,
+    device: torch.device | None,
     revision: str | None,
+    device_map: str | Mapping[str, int | str] | None = None,
 ) -> PreTrained:
     """Read a model whose every weight is trained.
 
@@ -26,15 +28,16 @@ def load_model(
         model_class: The public class.
         path_or_id: A run folder, a folder, or an id on the Hub.
         dtype: Of the weights; None keeps the file's.
-        device: Where to.
+        device: Where to; None with a device_map.
         revision: Of a repository on the Hub.
+        device_map: As `PreTrained.from_pretrained`.
 
     Raises:
         ConfigError: There is no such model, or it lacks the head that is needed.
         CheckpointError: Its files are damaged.
     """
     folder = resolve_model(str(path_or_id), revision, key="model")
-    model = model_class.from_pretrained(folder, dtype=dtype, device=device)
+    model = model_class.from_pretrained(folder, dtype=dtype, device=device, device_map=device_map)
     if model.load_report is not None and model.load_report.new:
         raise ConfigError(
             f"model must have a trained head for {model_class.__name__}, got {path_or_id}, which lacks "
