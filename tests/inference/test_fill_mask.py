@@ -103,6 +103,7 @@ def test_names_of_the_arguments(folder: Path) -> None:
     [
         ("hello", {}, r"input 1: fill-mask must have <mask> in the text, found none\. Put <mask> where"),
         (["<mask>", ""], {}, r"input 2: fill-mask must have a text, got ''\. Mend or remove the input\."),
+        (["<mask>", "<mask> \ud800"], {}, r"input 2: fill-mask must have a text, got '<mask> \\ud800'\. Mend or"),
         (["<mask>", 5], {}, "input 2: fill-mask must have a text, got 5"),
         (5, {}, r"fill-mask must have a text, a list or an iterable, got 5\. Give one\."),
         ("hello " * 70 + "<mask>", {}, "input 1: fill-mask must have at most 64 tokens, special ones included, got 73"),

@@ -3,6 +3,7 @@
 Suffixes: T tokens of a packed batch.
 """
 
+import re
 import sys
 import weakref
 from abc import ABC, abstractmethod
@@ -23,6 +24,8 @@ from xlmrxl_train.model import ModelOutput, PackedSequences, PreTrained, prepack
 from xlmrxl_train.spelling import did_you_mean
 from xlmrxl_train.tasks import Task
 from xlmrxl_train.track.console import Console
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no tokenizer takes it
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -216,7 +219,7 @@ class Pipeline(ABC):
         Raises:
             DataError: It is none.
         """
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str) and value.strip() and not _HALF_CHARACTER.search(value):
             return value
         raise DataError(f"{item.where}: {self.task} must have {what}, got {shown(value)}. Mend or remove the input.")
 
