@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "training": {"config", "data", "errors", "hashing", "model", "parallel", "progress", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
     "inference": {
+        "checks",
         "config",
         "data",
         "errors",

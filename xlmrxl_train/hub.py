@@ -17,27 +17,26 @@ _SMALL_FILES = ["*.json", "*.txt", *TOKENIZER_FILES[1:]]
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
-def resolve_model(path_or_id: str, revision: str | None = None) -> Path:
+def resolve_model(path_or_id: str, revision: str | None = None, *, key: str = "model.path") -> Path:
     """Return a local folder with config.json and weights.
 
     Args:
         path_or_id: A folder, a run folder (its `model/` is taken), or an id on the Hub.
         revision: Commit or tag on the Hub; null: the main branch. Not for folders.
+        key: The setting that named it.
 
     Raises:
         ConfigError: There is no such folder or repository, it cannot be reached, or it holds no model.
     """
     if not is_local(path_or_id):
-        return _download_model(path_or_id, revision)
-    folder = _existing(path_or_id, "model.path", "folder")
+        return _download_model(path_or_id, revision, key)
+    folder = _existing(path_or_id, key, "folder")
     if not folder.is_dir():
-        raise ConfigError(
-            f"model.path must be a folder, a run folder or a Hub id, got the file {folder}. Name its folder."
-        )
+        raise ConfigError(f"{key} must be a folder, a run folder or a Hub id, got the file {folder}. Name its folder.")
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     if fault := _fault_of_model(folder):
-        raise ConfigError(f"model.path must be a folder with config.json and weights, got {folder}: {fault}.")
+        raise ConfigError(f"{key} must be a folder with config.json and weights, got {folder}: {fault}.")
     return folder
 
 
@@ -146,13 +145,13 @@ def _fault_of_model(folder: Path) -> str | None:
     return None
 
 
-def _download_model(repository: str, revision: str | None) -> Path:
+def _download_model(repository: str, revision: str | None, key: str) -> Path:
     for weights in _WEIGHT_FILES:
-        folder = _download(repository, revision, "model.path", [*_SMALL_FILES, weights])
+        folder = _download(repository, revision, key, [*_SMALL_FILES, weights])
         if any(folder.glob(weights)):
             break
     if fault := _fault_of_model(folder):
-        raise ConfigError(f"model.path must be a Hub id with config.json and weights, got {repository}: {fault}.")
+        raise ConfigError(f"{key} must be a Hub id with config.json and weights, got {repository}: {fault}.")
     return folder
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, throughput
+from benchmarks import gpu, inference, throughput
 from benchmarks.measure import spread, table
 from benchmarks.peer import grouped_positions
 from benchmarks.workload import SHAPES, load_examples, our_batches, padded_batch, step_positions, synthetic, xnli
@@ -115,3 +115,15 @@ def test_evaluation_agrees_with_transformers(shared_data: Path, capsys: pytest.C
     options = ["--data", str(shared_data), "--languages", "en,sw", "--limit", "40"]
     assert evaluation.main([*options, "--shape", "tiny", "--device", "cpu", "--batch-sizes", "16"]) == 0
     assert "100.00% of 40 predictions in en are equal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text-classification"])
+def test_pipelines_are_compared_on_the_same_texts(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--task", task, "--shape", "tiny", "--device", "cpu", "--limit", "8", "--part", "4"]
+    target = tmp_path / "out.json"
+    assert inference.main([*options, "--batch-sizes", "2", "--json", str(target)]) == 0
+    said = capsys.readouterr().out
+    assert "in float32 4 of 4 answers are equal" in said and "times the peer's default" in said
+    assert len(json.loads(target.read_text())["ratios"]["best"]) == 2

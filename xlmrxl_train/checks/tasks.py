@@ -151,14 +151,15 @@ def _faults_of_multiple_choice(task: TaskConfig, dataset: DatasetConfig) -> list
     if not {"context", "question"} & dataset.columns.keys():
         faults.append(f"dataset.columns must name a column for context or question, got {dataset.columns}.")
     roles = ("context", "question", *dict.fromkeys(["choices", *single, *given]), "label")
-    return faults + _faults_of_templates(dataset) + faults_of_roles(dataset, roles) + missing_roles(dataset, "label")
+    return faults + faults_of_templates(dataset) + faults_of_roles(dataset, roles) + missing_roles(dataset, "label")
 
 
 # What a template of multiple choice is made of: the context may be cut, so it stands where no choice does.
 _FIELDS = {"text": ("context", "question"), "text_pair": ("question", "choice")}
 
 
-def _faults_of_templates(dataset: DatasetConfig) -> list[str]:
+def faults_of_templates(dataset: DatasetConfig) -> list[str]:
+    """Return what is wrong with the templates of multiple choice."""
     faults = []
     for name, template in dataset.templates.items():
         if name not in _FIELDS:

@@ -114,6 +114,18 @@ def _report(words: Sequence[str]) -> int:
     return report.main(words)
 
 
+def _run(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import run  # late, as all that only one command needs
+
+    return _with_usage("run", words, run.EXAMPLES, run.main)
+
+
+def _predict(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import predict
+
+    return _with_usage("predict", words, predict.EXAMPLES, predict.main)
+
+
 def _export(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import export
 
@@ -156,6 +168,16 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folders or globs> [--compare] [--output FILE]",
         help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
         main=_report,
+    ),
+    "run": Command(
+        arguments="--task <task> --model <run folder, folder or Hub id> [--input FILE] [--json]",
+        help="answer lines with a model: fill-mask, text-classification, question-answering, ...",
+        main=_run,
+    ),
+    "predict": Command(
+        arguments="<run folder> --input FILE [--output FILE] [--on-error stop|skip]",
+        help="labels, tags, answers or choices of a trained run for the rows of a file",
+        main=_predict,
     ),
     "export": Command(
         arguments="<run folder> --to transformers|onnx --output FOLDER",

@@ -91,7 +91,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     with readable(path), open_bytes(path) as stream:
         for number, raw in enumerate(stream, start=1):
             line = raw.removeprefix(_BOM) if number == 1 else raw
-            yield number, _decoded(line, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
+            yield number, decoded(line, f"{path}:{number}")
 
 
 def whole_text(path: Path) -> str:
@@ -117,11 +117,16 @@ def content_hash(path: Path) -> str:
 _HASHES: dict[tuple[str, int, int], str] = {}
 
 
-def _decoded(line: bytes, where: str) -> str:
+def decoded(line: bytes, where: str) -> str:
+    """Return the text of a line without its end.
+
+    Raises:
+        DataError: It is not UTF-8, or has a null byte; the message begins with `where`.
+    """
     if b"\0" in line:
         raise DataError(f"{where}: expected text, got a null byte. Save the file as UTF-8 text.")
     try:
-        return line.decode("utf-8")
+        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: expected UTF-8, got the byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line. "

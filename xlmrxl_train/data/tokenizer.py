@@ -189,6 +189,10 @@ class Tokenizer:
             return self.unk_token_id if id_ is None else id_
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Return the text that tokens make."""
+        return str(self._backend.decoder.decode(list(tokens)))
+
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and the two small files with which transformers' AutoTokenizer reads it."""
         folder = Path(folder)

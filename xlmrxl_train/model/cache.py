@@ -3,6 +3,8 @@
 Suffixes: T new tokens, S all tokens so far, B sequences, D features.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,6 +56,19 @@ class KeyValueCache:
             self._keys[layer] = torch.cat([self._keys[layer], key_TD]).index_select(0, self._merge_S)
             self._values[layer] = torch.cat([self._values[layer], value_TD]).index_select(0, self._merge_S)
         return self._keys[layer], self._values[layer]
+
+    def keep(self, sequences: Sequence[int]) -> None:
+        """Forget all but some sequences, named by their numbers in ascending order; they are numbered anew."""
+        assert not self._cross, "the encoder's states would have to be divided as well"
+        starts = [sum(self.lengths[:index]) for index in sequences]
+        pieces = [torch.arange(start, start + self.lengths[i]) for start, i in zip(starts, sequences, strict=True)]
+        self.lengths = tuple(self.lengths[index] for index in sequences)
+        if self.num_positions_B is not None:
+            self.num_positions_B = self.num_positions_B[list(sequences)]
+        if pieces and self._keys:
+            rows = torch.cat(pieces).to(self._keys[0].device)
+            self._keys = [keys.index_select(0, rows) for keys in self._keys]
+            self._values = [values.index_select(0, rows) for values in self._values]
 
     def cross(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Return the keys and values of the encoder's states, if they were stored."""

@@ -42,11 +42,7 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         Raises:
             ConfigError: There is no such layer or pooling.
         """
-        last = self.config.num_hidden_layers
-        if isinstance(layer, float):
-            layer = round(layer * last)
-        if layer is not None and not 0 <= layer <= last:
-            raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
+        layer = number_of_layer(self.config, layer)
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling must be {' | '.join(POOLINGS)}, got {pooling!r}.")
         arguments = EncoderInputs(
@@ -59,6 +55,20 @@ class XLMRobertaXLSentenceEncoder(PreTrained):
         )  # fmt: skip
         assert output.last_hidden_state is not None
         return ModelOutput(pooler_output=pooled(output.last_hidden_state, inputs.sequences, pooling))
+
+
+def number_of_layer(config: XLMRobertaXLConfig, layer: int | float | None) -> int | None:
+    """Return the number of a layer that may be given as a share of all, 0.5 for the one half way up; None: the last.
+
+    Raises:
+        ConfigError: There is no such layer.
+    """
+    last = config.num_hidden_layers
+    if isinstance(layer, float):
+        layer = round(layer * last)
+    if layer is not None and not 0 <= layer <= last:
+        raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")
+    return layer
 
 
 def pooled(states_TD: Tensor, sequences: PackedSequences, pooling: str) -> Tensor:

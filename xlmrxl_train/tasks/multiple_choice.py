@@ -184,8 +184,8 @@ class MultipleChoice(Task):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Return choices as the data set writes them, and the score of each."""
         labels = self.dataset.labels
-        named = {"prediction": labels[prediction.prediction], "reference": labels[prediction.reference]}
-        return named | prediction.details
+        reference = None if prediction.reference is None else labels[prediction.reference]
+        return {"prediction": labels[prediction.prediction], "reference": reference, **prediction.details}
 
 
 def _grouped(features: Sequence[Feature], examples: Sequence[Place]) -> dict[tuple[Place, int], list[int]]:

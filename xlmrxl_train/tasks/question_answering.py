@@ -21,7 +21,7 @@ from xlmrxl_train.data.packing import pack
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForQuestionAnswering
-from xlmrxl_train.tasks.spans import Alignment, Window, best_spans, cut, read_answers
+from xlmrxl_train.tasks.spans import Alignment, Answer, Window, best_spans, cut, read_answers
 from xlmrxl_train.tasks.task import Prediction, Task
 
 NO_TARGET = -100  # a position that the loss leaves out
@@ -210,15 +210,39 @@ class QuestionAnswering(Task):
 
     def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
         """Return the best answer over all windows of each example, beside its gold answers and their language."""
+        return [
+            Prediction(
+                table=table,
+                example=example,
+                prediction=answers[0].text if answers else "",
+                reference={"texts": common["answers"], "language": common["language"]} if self.labelled else None,
+                details={
+                    "question": common["question"],
+                    "best": [
+                        {"text": answer.text, "begin": answer.begin, "probability": float(f"{answer.probability:.3g}")}
+                        for answer in answers[:SHOWN_ANSWERS]
+                    ],
+                },
+            )
+            for (table, example), common, answers in self.answers(output, batch.examples, features)
+        ]
+
+    def answers(
+        self, output: ModelOutput, places: Sequence[tuple[int, int]], features: Sequence[Feature]
+    ) -> Iterator[tuple[tuple[int, int], dict[str, Any], list[Answer]]]:
+        """Yield for each example its place, what its windows have in common, and its n best answers, best first.
+
+        Args:
+            output: Of the model.
+            places: (table, example) of each feature; the examples are yielded in their order.
+            features: Of the batch.
+        """
         assert output.start_logits is not None and output.end_logits is not None
         ends_of_sequences = np.cumsum([len(feature.input_ids) for feature in features])[:-1]
         starts = np.split(output.start_logits.detach().float().cpu().numpy(), ends_of_sequences)
         ends = np.split(output.end_logits.detach().float().cpu().numpy(), ends_of_sequences)
-        order = sorted(
-            range(len(features)), key=lambda index: (batch.examples[index], features[index].columns["first"])
-        )
-        predictions = []
-        for (table, example), group in groupby(order, key=lambda index: batch.examples[index]):
+        order = sorted(range(len(features)), key=lambda index: (places[index], features[index].columns["first"]))
+        for place, group in groupby(order, key=lambda index: places[index]):
             rows = list(group)
             common = features[rows[0]].columns
             spans = best_spans(
@@ -229,26 +253,7 @@ class QuestionAnswering(Task):
                 max_answer_length=self.max_answer_length,
             )
             answers = read_answers(common["context"], common["begins"], common["ends"], spans, n_best=self.n_best)
-            predictions.append(
-                Prediction(
-                    table=table,
-                    example=example,
-                    prediction=answers[0].text if answers else "",
-                    reference={"texts": common["answers"], "language": common["language"]} if self.labelled else None,
-                    details={
-                        "question": common["question"],
-                        "best": [
-                            {
-                                "text": answer.text,
-                                "begin": answer.begin,
-                                "probability": float(f"{answer.probability:.3g}"),
-                            }
-                            for answer in answers[:SHOWN_ANSWERS]
-                        ],
-                    },
-                )
-            )
-        return predictions
+            yield place, common, answers
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Return the question, the answer, the gold answers, and the best few with their place in the context."""

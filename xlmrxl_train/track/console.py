@@ -38,6 +38,20 @@ class Console:
         else:
             yield from self._lines(name, total, done)
 
+    @contextmanager
+    def count(self, name: str, total: int | None) -> Iterator[Advance]:
+        """Show in a terminal how many of `total` are done; nothing elsewhere.
+
+        Standard output is left alone: who pipes results into a file while a bar is shown gets them all there.
+        """
+        if not (self.enabled and self.rich.is_terminal):
+            yield lambda note="": None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.rich, redirect_stdout=False, redirect_stderr=False) as live:
+            bar = live.add_task(name, total=total)
+            yield lambda note="": live.advance(bar)
+
     def _bar(self, name: str, total: int, done: int) -> Iterator[Advance]:
         outermost = self.live is None
         if self.live is None:

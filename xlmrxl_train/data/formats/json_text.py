@@ -22,7 +22,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             blank = number
             continue
-        value = _parsed(line, path, number)
+        value = parsed(line, path, number)
         if not isinstance(value, dict):
             raise DataError(
                 f"{path}:{number}: expected a JSON object, found {type(value).__name__}. "
@@ -33,7 +33,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield questions of SQuAD's JSON: `id`, `title`, `context`, `question`, and `answers` as the Hub has them."""
-    document = _parsed(whole_text(path), path, 1)
+    document = parsed(whole_text(path), path, 1)
     for i, article in enumerate(_field(document, "data", list, str(path))):
         for j, paragraph in enumerate(_field(article, "paragraphs", list, f"{path} data[{i}]")):
             place = f"{path} data[{i}].paragraphs[{j}]"
@@ -56,7 +56,7 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
 
 
-def _parsed(text: str, path: Path, number: int) -> Any:
+def parsed(text: str, path: Path | str, number: int) -> Any:
     """Parse JSON that begins on line `number`, refusing what JSON or UTF-8 cannot hold."""
 
     def refuse(constant: str) -> Any:
