@@ -9,7 +9,15 @@ import pytest
 from xlmrxl_train.checks import _RULES, CHOICES, check, faults_of, faults_of_values
 from xlmrxl_train.checks.tasks import METRICS
 from xlmrxl_train.cli import load_config
-from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, RetrievalConfig, TranslationConfig, Zero3Config
+from xlmrxl_train.config import (
+    Config,
+    DDPConfig,
+    FSDP2Config,
+    RetrievalConfig,
+    TranslationConfig,
+    Zero3Config,
+    Zero3NvmeConfig,
+)
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 
@@ -25,6 +33,7 @@ BROKEN = {
     "at least 8": 7,
     "1 or more": 0.5,
     "mean | first": "max",
+    "an absolute path": "disk",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
@@ -43,6 +52,8 @@ STRATEGIES = {
     "strategy.shard_size": FSDP2Config,
     "strategy.hierarchical_size": Zero3Config,
     "strategy.prefetch_layers": FSDP2Config,
+    "strategy.nvme_path": Zero3NvmeConfig,
+    "strategy.sub_group_mb": Zero3NvmeConfig,
     "strategy.prefetch_mb": Zero3Config,
     "strategy.persistence_kb": Zero3Config,
     "strategy.max_live_mb": Zero3Config,

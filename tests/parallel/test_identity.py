@@ -94,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_tagged_sentences(folder: Path) -> None:
     """Write sentences in PAN-X's files, most of them longer than a sequence."""
     draw = random.Random(0)
-    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-th.tsv"):
+    for name in ("train/train-en.tsv", "test/test-en.conllu", "dev/dev-zh.tsv"):
         index = "0\t" if "test" in name else ""
         sentences = [
             "".join(
@@ -158,9 +158,10 @@ def results(folder: Path) -> dict[int, Any]:
 
 
 def root(folder: Path, words: list[str]) -> list[str]:
-    if words[0] == "recipe=translation":
+    recipe = words[0] if words else ""
+    if recipe == "recipe=translation":
         return [f"model.path={folder / 'translator'}", "evaluate.languages=[de,zh]"]
-    languages = {"recipe=panx": "[en,th]", "recipe=tydiqa": "[en,ko]"}.get(words[0])
+    languages = {"recipe=panx": "[en,zh]", "recipe=tydiqa": "[en,ko]"}.get(recipe)
     return [f"data.root={folder}", f"evaluate.languages={languages}"] if languages else []
 
 

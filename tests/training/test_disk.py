@@ -86,7 +86,8 @@ FULL = {
     "config.yaml": (RunFolder, "acquire", 1, "config.yaml"),
     "environment.json": (SingleStrategy, "__init__", 1, "environment.json"),
     "model/": (Checkpointer, "_complete", -1, "model"),
-    "report": (composition, "export", 1, "report.json"),
+    "predictions/": (composition, "export", 1, "predictions"),
+    "report": (composition, "submit", 1, "report.json"),
     "stopped.json": (Checkpointer, "_complete", 2, "stopped.json"),
 }
 

@@ -150,5 +150,5 @@ def test_what_used_target_labels_is_said(tmp_path: Path, capsys: pytest.CaptureF
     task(tmp_path, "xnli", 0.7, select_split="validation", select_languages=["en", "de"])
     assert main(["report", str(tmp_path)]) == 0
     page = capsys.readouterr().out
-    assert "**XNLI (tiny): cross-lingual, selected with labels of de.**" in page
+    assert "**XNLI (tiny): cross-lingual, selected with labels of de" in page
     assert "zero-shot" not in page
