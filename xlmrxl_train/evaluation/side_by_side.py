@@ -97,7 +97,7 @@ def compare_models(
             with progress.doing(f"comparing batch {number + 1} of {len(plan)}"):
                 features, places = corpus.features(examples)
                 batch = task.collate(features, places, draw=0)
-                inputs = batch.to(device).inputs
+                inputs = task.prediction_inputs(batch.to(device).inputs, bool)
                 outputs: list[ModelOutput] = []
                 for side in sides:
                     output, seconds = _run(side.model, inputs, device)
@@ -128,7 +128,7 @@ def _plan(corpus: Corpus, tokens_per_batch: int) -> Iterator[tuple[int, list[int
 
 
 def _inputs(task: Task, corpus: Corpus, examples: list[int], device: torch.device) -> dict[str, Any]:
-    return task.collate(*corpus.features(examples), draw=0).to(device).inputs
+    return task.prediction_inputs(task.collate(*corpus.features(examples), draw=0).to(device).inputs, bool)
 
 
 @torch.inference_mode()
