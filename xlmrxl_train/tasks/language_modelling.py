@@ -8,10 +8,8 @@ import torch
 
 from xlmrxl_train.config import DatasetConfig, LanguageModellingConfig
 from xlmrxl_train.data.examples import Batch, Example, Feature, Row
-from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.joining import Line, join_lines
 from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput
 from xlmrxl_train.tasks.task import Prediction, Task
 
@@ -45,18 +43,9 @@ class LanguageModelling(Task):
             yield from self._joined(rows)
             return
         for row in rows:
-            values: dict[str, Any] = {role: self._text(row, role) for role in self.roles}
+            values: dict[str, Any] = {role: self.text_of(row, role) for role in self.roles}
             if any(text.strip() for text in values.values()):
                 yield Example(id=row.id, values=values, where=row.where, language=row.language)
-
-    def _text(self, row: Row, role: str) -> str:
-        text = row.values.get(role)
-        if not isinstance(text, str):
-            raise DataError(
-                f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
-                f"Mend the row, or map another column with dataset.columns.{role}=<column>."
-            )
-        return text
 
     def _joined(self, rows: Iterable[Row]) -> Iterator[Example]:
         room = self.max_length - 2  # <s> and </s> are added
@@ -68,7 +57,7 @@ class LanguageModelling(Task):
         """Yield the lines of rows, tokenised."""
         rows, new_document = iter(rows), False
         while chunk := list(islice(rows, _LINES)):
-            texts = [self._text(row, "text") for row in chunk]
+            texts = [self.text_of(row, "text") for row in chunk]
             parts = [text.split("\n") if self.join == "documents" else [text] for text in texts]
             encoded = iter(self.tokenizer.encode_batch([line for lines in parts for line in lines]))
             for row, lines in zip(chunk, parts, strict=True):

@@ -62,13 +62,7 @@ class Retrieval(Task):
     def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
         """Yield every row; an empty sentence is looked for like any other, so that no line is lost."""
         for row in rows:
-            values = {role: row.values.get(role) for role in self.dataset.columns}
-            for role, text in values.items():
-                if not isinstance(text, str):
-                    raise DataError(
-                        f"{row.where}: column {self.dataset.columns[role]!r} must hold text, got {shown(text)}. "
-                        f"Mend the row, or map another column with dataset.columns.{role}=<column>."
-                    )
+            values = {role: self.text_of(row, role) for role in self.dataset.columns}
             if self.mines and values["side"] not in SIDES:
                 raise DataError(
                     f"{row.where}: column {self.dataset.columns['side']!r} must be source or target, "
