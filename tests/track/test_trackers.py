@@ -261,7 +261,8 @@ def test_wandb_whose_helper_process_dies(tmp_path, monkeypatch) -> None:
     opened.close()
     assert time.monotonic() - began < 8
     assert sum("go on without it" in line for line in said) == 1
-    assert said[-1].startswith("tracker wandb failed: ")
+    # its client may take lines before it notices: then it is the end that fails
+    assert said[-1].startswith(("tracker wandb failed: ", "tracker wandb failed at the end of the run: ")), said
     gc.collect()  # wandb leaves its dead helper without a wait
 
 

@@ -4,7 +4,7 @@ python ranks.py OUT command [override ...]            the command line as it is
 python ranks.py OUT small_files:<rank> [override ...] one rank may write no file above 1 MiB
 python ranks.py OUT poison:<rank> [override ...]      one rank's gradient is NaN in steps 4 and 5
 python ranks.py OUT hang:<rank> [override ...]        one rank sleeps for ever in step 5, between forward and optimizer
-python ranks.py OUT slow [override ...]               reading rows, a step and an evaluated batch each take a second
+python ranks.py OUT slow:<seconds> [override ...]     ten rows, a step and an evaluated batch each take so much longer
 python ranks.py OUT long:<seconds> [override ...]     rank 0 takes so long to read the rows
 python ranks.py OUT tokenizer:<rank> [override ...]   one rank finds another tokenizer
 python ranks.py OUT torch:<rank> [override ...]       one rank has another torch
@@ -98,28 +98,29 @@ def hang() -> None:
     SingleStrategy.step = hanging
 
 
-def slow() -> None:
+def slow(seconds: float) -> None:
     """Make everything slow that says that it moves."""
     from xlmrxl_train.data import corpus
     from xlmrxl_train.data.sources import FileSource
     from xlmrxl_train.parallel.single import SingleStrategy
+    from xlmrxl_train.training.trainer import Trainer
 
     rows, corpus.CHUNK = FileSource.rows, 10
 
     def slow_rows(self, split, language):
         for number, row in enumerate(rows(self, split, language)):
-            time.sleep((1.0 if RANK == 0 else 30.0) * (number % 10 == 0))  # the others find rank 0's in the cache
+            time.sleep(seconds * (1 if RANK == 0 else 30) * (number % 10 == 0))  # the others find rank 0's in the cache
             yield row
 
     def slowed(method):
         def wrapped(*arguments):
-            time.sleep(1)
+            time.sleep(seconds)
             return method(*arguments)
 
         return wrapped
 
     FileSource.rows = slow_rows
-    SingleStrategy.step, SingleStrategy.predict = slowed(SingleStrategy.step), slowed(SingleStrategy.predict)
+    Trainer._step, SingleStrategy.predict = slowed(Trainer._step), slowed(SingleStrategy.predict)
 
 
 def long(seconds: float) -> None:
@@ -199,7 +200,7 @@ def main() -> int:
     if what == "poison":
         poison(int(rank), out)
     if what == "slow":
-        slow()
+        slow(float(rank))
     if what == "long":
         long(float(rank))
     if what == "hang" and int(rank) == RANK:

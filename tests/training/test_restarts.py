@@ -137,7 +137,7 @@ def losses_of(folder: Path) -> dict[int, float]:
 @pytest.mark.slow
 def test_a_job_goes_on_with_fewer_machines(tmp_path) -> None:
     words = [*WORDS, *NO_DROPOUT, "train.epochs=60", "train.checkpoint_every=10"]
-    machines, folder = Machines(tmp_path, "-m", "xlmrxl_train", *words), tmp_path / "run"
+    machines, folder = Machines(tmp_path, str(WORKER), str(tmp_path), "slow:0.1", *words), tmp_path / "run"
     agents = [machines.start(2), machines.start(1)]
     try:
         machines.wait_for_events(30)
@@ -162,7 +162,7 @@ def test_a_job_goes_on_with_a_machine_that_joins(tmp_path, strategy) -> None:
     """Its rank is asked to stop, and saves, before torchrun starts it anew among all: no step is made twice."""
     words = [*WORDS, *NO_DROPOUT, "train.epochs=4", "train.checkpoint_every=1"]
     engine = [] if strategy == "auto" else [f"strategy={strategy}"]
-    machines = Machines(tmp_path, str(WORKER), str(tmp_path), "slow", *words, *engine)
+    machines = Machines(tmp_path, str(WORKER), str(tmp_path), "slow:1", *words, *engine)
     folder, agents = tmp_path / "run", [machines.start(1)]
     try:
         machines.wait_for_events(2)

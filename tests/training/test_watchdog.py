@@ -30,7 +30,7 @@ def test_a_rank_that_hangs_ends_the_job_with_a_report_of_every_rank(tmp_path) ->
 def test_a_slow_job_is_left_alone(tmp_path) -> None:
     folder = tmp_path / "run"
     short = ["train.max_steps=4", "evaluate.every=2", "evaluate.tokens_per_batch=300", f"data.cache={tmp_path}"]
-    code, said, seconds = launch(tmp_path / "out", "slow", *WATCHED, *short, f"run.dir={folder}")
+    code, said, seconds = launch(tmp_path / "out", "slow:1", *WATCHED, *short, f"run.dir={folder}")
     assert code == 0, said
     assert seconds > 10 * SECONDS
     assert (folder / "report.json").exists()

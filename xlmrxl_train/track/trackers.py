@@ -159,6 +159,11 @@ class Trackers:
                 )
             elif hangs:
                 self.say(f"tracker {follower.target.name} does not answer; it was told everything")
+            elif follower.error is not None:  # its package took the lines and died with them, or before it said so
+                self.say(
+                    f"tracker {follower.target.name} failed at the end of the run: it was told every line of "
+                    "metrics.jsonl, and may have lost the last"
+                )
 
     def _watch(self) -> None:
         """Warn, once, of a tracker that hangs."""
