@@ -322,16 +322,33 @@ def read_tensor(folder: Path, entry: dict[str, Any], dtype: torch.dtype) -> torc
         CheckpointError: A file ends too early.
     """
     whole = torch.empty(entry["shape"], dtype=dtype)
-    for piece in entry["pieces"]:
+    for offsets, values in _pieces(folder, entry):
         part = whole
-        for dimension, (offset, size) in enumerate(zip(piece["offsets"], piece["sizes"], strict=True)):
+        for dimension, (offset, size) in enumerate(zip(offsets, values.shape, strict=True)):
             part = part.narrow(dimension, offset, size)
+        part.copy_(values)
+    return whole
+
+
+def read_rows(whole: torch.Tensor, rows: torch.Tensor, folder: Path, entry: dict[str, Any]) -> None:
+    """Read a matrix as `rows` of another one.
+
+    Raises:
+        CheckpointError: A file ends too early.
+    """
+    for (first, column), values in _pieces(folder, entry):
+        height, width = values.shape
+        whole.narrow(1, column, width).index_copy_(0, rows[first : first + height], values.to(whole.dtype))
+
+
+def _pieces(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield where each piece of a tensor begins in it, and its values."""
+    for piece in entry["pieces"]:
         values = torch.empty(piece["sizes"], dtype=_dtype(entry["dtype"]))
         with (folder / piece["file"]).open("rb") as stream:
             _read_into(values, stream, piece["begin"], "a tensor")
-        part.copy_(values)
+        yield piece["offsets"], values
         progress.move()
-    return whole
 
 
 def _read_into(tensor: torch.Tensor, stream: Any, begin: int, name: str) -> None:

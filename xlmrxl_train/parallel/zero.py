@@ -37,20 +37,22 @@ class ZeroStrategy:
         deepspeed = import_deepspeed(world)
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
         dtype = forward_dtype(precision)
+        dtypes = dict.fromkeys(blueprint.shapes, dtype)  # DeepSpeed has one for all
         self.world = world
         self.model = blueprint.model
         self.shapes = blueprint.shapes
         self.trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
-                blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
+                blueprint.give_memory(unit, world.device, dtypes)
                 divide(unit, settings, dtype)
         else:
-            blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
+            blueprint.give_memory(self.model, world.device, dtypes)
         self.engine, *_ = deepspeed.initialize(
             model=self.model, optimizer=blueprint.make_optimizer(self.model), config=settings
         )
         self.partition = partition_of(self.engine)(self.engine, self.model, world, blueprint.shapes)
+        self.partition.keep(blueprint.kept)
         self.watch = OptimizerWatch(self.partition.optimizer)
         self.partition.make_state()
         self._fill(blueprint)
