@@ -69,8 +69,7 @@ class ZeroStrategy:
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add the gradients of one micro-batch."""
-        if not self.model.training:  # the engine does not know its own mode
-            self.engine.train()
+        self._set_mode(training=True)
         self.engine.set_gradient_accumulation_boundary(last)
         loss_sum: torch.Tensor = self.engine(**inputs).loss_sum
         self.engine.backward(scaled(loss_sum, scale), scale_wrt_gas=False)
@@ -79,9 +78,19 @@ class ZeroStrategy:
     @torch.no_grad()
     def predict(self, inputs: dict[str, Any]) -> Any:
         """Run the model without dropout and gradients."""
-        if self.model.training:
-            self.engine.eval()
+        self._set_mode(training=False)
         return self.engine(**inputs)
+
+    def _set_mode(self, *, training: bool) -> None:
+        if training == self.model.training:  # the engine does not know its own mode
+            return
+        self.engine.train(training)
+        if self.engine.zero_optimization_stage() == 3:
+            # Evaluation runs other modules. Prefetching by its order, the first step after it would gather the frozen
+            # rows of an embedding.
+            order = self.engine.optimizer.parameter_offload.get_param_coordinator()
+            if not order.is_invalid_trace():
+                order._invalidate_trace()
 
     def step(self, lr: float) -> StepResult:
         """Let the engine clip and update, or skip; find out which."""

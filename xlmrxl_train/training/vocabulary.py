@@ -65,19 +65,31 @@ def freeze_embeddings(
     rows = _rows_read(task, train, num_rows)
     if len(rows) == num_rows:
         return f"all {num_rows:,} rows are trained: the training set contains every token"
-    assert not model.tied_weights()
-    saved = 0
-    for name, embeddings in _embeddings_of(model):
-        table = embeddings.word_embeddings
-        assert isinstance(table, Embedding) and table.weight.requires_grad
-        embeddings.word_embeddings = table = ActiveEmbedding(table, rows)
-        whole = f"{name}.{TABLE}"
-        source.divide(f"{whole}.weight", {f"{whole}.active.weight": rows, f"{whole}.frozen.weight": table.other_rows})
-        saved += table.frozen.weight.numel() * TRAINING_BYTES
+    saved = train_rows(model, source, rows) * TRAINING_BYTES
     return (
         f"{len(rows):,} of {num_rows:,} rows are in the training set and trained, with the result of training all; "
         f"saves {saved / 1e9:,.1f} GB of gradients and moments per copy of the model ({1 - len(rows) / num_rows:.0%})"
     )
+
+
+def train_rows(model: PreTrained, source: ParameterSource, rows: Tensor) -> int:
+    """Train no word but those of `rows`; return how many elements are frozen by that.
+
+    Args:
+        model: On the meta device, its words not tied to anything.
+        source: As in `freeze_embeddings`.
+        rows: Token ids, ascending, neither none nor all.
+    """
+    assert not model.tied_weights()
+    frozen = 0
+    for name, embeddings in _embeddings_of(model):
+        table = embeddings.word_embeddings
+        assert isinstance(table, Embedding) and table.weight.requires_grad
+        embeddings.word_embeddings = parts = ActiveEmbedding(table, rows)
+        whole = f"{name}.{TABLE}"
+        source.divide(f"{whole}.weight", {f"{whole}.active.weight": rows, f"{whole}.frozen.weight": parts.other_rows})
+        frozen += parts.frozen.weight.numel()
+    return frozen
 
 
 def frozen_dtypes(model: PreTrained, source: ParameterSource) -> dict[str, torch.dtype]:
