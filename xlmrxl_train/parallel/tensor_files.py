@@ -322,27 +322,18 @@ def read_tensor(folder: Path, entry: dict[str, Any], dtype: torch.dtype) -> torc
         CheckpointError: A file ends too early.
     """
     whole = torch.empty(entry["shape"], dtype=dtype)
-    for offsets, values in _pieces(folder, entry):
-        part = whole
-        for dimension, (offset, size) in enumerate(zip(offsets, values.shape, strict=True)):
-            part = part.narrow(dimension, offset, size)
-        part.copy_(values)
+    for offsets, values in read_pieces(folder, entry):
+        place = tuple(slice(first, first + size) for first, size in zip(offsets, values.shape, strict=True))
+        whole[place].copy_(values)
     return whole
 
 
-def read_rows(whole: torch.Tensor, rows: torch.Tensor, folder: Path, entry: dict[str, Any]) -> None:
-    """Read a matrix as `rows` of another one.
+def read_pieces(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield where each piece of a tensor begins in it, and its values.
 
     Raises:
         CheckpointError: A file ends too early.
     """
-    for (first, column), values in _pieces(folder, entry):
-        height, width = values.shape
-        whole.narrow(1, column, width).index_copy_(0, rows[first : first + height], values.to(whole.dtype))
-
-
-def _pieces(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield where each piece of a tensor begins in it, and its values."""
     for piece in entry["pieces"]:
         values = torch.empty(piece["sizes"], dtype=_dtype(entry["dtype"]))
         with (folder / piece["file"]).open("rb") as stream:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.model.writing import TensorEntry
-from xlmrxl_train.parallel.tensor_files import read_index, read_rows, read_tensor
+from xlmrxl_train.parallel.tensor_files import read_index, read_pieces, read_tensor
 from xlmrxl_train.training.checkpoint import TENSORS
 from xlmrxl_train.training.vocabulary import ROWS
 
@@ -47,6 +47,8 @@ def _read_table(
     numbers = read_tensor(folder, rows, torch.int64)
     whole = torch.empty(trained["shape"][0] + frozen["shape"][0], trained["shape"][1], dtype=dtype)
     is_other = torch.ones(len(whole), dtype=torch.bool).index_fill_(0, numbers, False)
-    read_rows(whole, numbers, folder, trained)
-    read_rows(whole, is_other.nonzero().squeeze(1), folder, frozen)
+    for entry, rows_of in ((trained, numbers), (frozen, is_other.nonzero().squeeze(1))):
+        for (first, column), values in read_pieces(folder, entry):
+            height, width = values.shape
+            whole.narrow(1, column, width).index_copy_(0, rows_of[first : first + height], values.to(dtype))
     return whole
