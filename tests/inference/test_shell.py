@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +105,23 @@ def test_a_file_appears_whole_or_not_at_all(model: Path, tmp_path: Path, capsys:
     assert "in.txt:2: " in capsys.readouterr().err
 
 
+def test_a_pipe_is_written_into_and_a_link_stays_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "--task", "fill-mask", "--model", str(model), "--device=-1", "--top-k=1", "--output"]
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    given(monkeypatch, b"hello <mask>\n")
+    assert main([*words, str(tmp_path / "pipe")]) == 0
+    assert os.read(reader, 1000).startswith(b"1\t") and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").write_text("old")
+    given(monkeypatch, b"hello <mask>\n")
+    assert main([*words, str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text().startswith("1\t")
+
+
 BLANK = "expected an input, found a blank line. Remove it."
 PAIR_OF_THREE = "expected a text, or two with a tab between, found 3. Mend the line."
 NO_CONTEXT = "expected a question, a tab and a context, found 1 texts. Mend the line."
@@ -164,6 +182,10 @@ FILL = ["--task=fill-mask", "--model=m"]
             ["run", "--task=fill-mask", "--model=./m", "--output=no/where"],
             "--output must be a file in a folder that",
         ),
+        (["run", *FILL, "return_tensors=true"], "return_tensors is for Python, got return_tensors=true. Leave it out."),
+        (["run", *FILL, "a=2020-13-45"], "a must be a number, a word or a [list], got 2020-13-45. Quote it."),
+        (["run", *FILL, "--output=~no-such-user/x"], "--output must be a path, got ~no-such-user/x, whose home"),
+        (["run", *FILL, f"--output={'x' * 300}"], "--output must be a path with names of at most 255 bytes, got xxx"),
         (["run", "--task=fill-mask", "--model=./m", "--output=."], "folder that exists, got a folder. Choose another."),
         (["run", "--task=fill-mask", "--model=./m", "--device=cpu"], "model: folder not found: ./m (looked from"),
         (["predict", "--input", "x"], "predict needs one run folder, model folder or Hub id, got none. Write"),
