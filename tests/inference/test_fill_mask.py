@@ -120,7 +120,7 @@ def test_a_wrong_input_is_named(text: Any, options: dict[str, Any], message: str
     [
         ({"top": 1}, r"top is not an option of fill-mask\. Did you mean top_k\?"),
         ({"top_k": 0}, r"top_k must be an integer of at least 1, got 0\. Set it anew or leave it out\."),
-        ({"targets": [5]}, r"targets must be a list of texts, got \[5\]\. Write \[\.\.\.\] around them\."),
+        ({"targets": [5]}, r"targets must be a list of texts, got \[5\]\. Write \[\.\.\.\] around them, and q"),
         ({"truncation": 1}, r"truncation must be true or false, got 1\. Set one of them\."),
         ({"window": 0, "tokens_per_batch": None}, "tokens_per_batch must be an integer of at least 1, got None"),
     ],
