@@ -207,6 +207,9 @@ def test_no_input_and_no_place_for_output(model: Path, monkeypatch: pytest.Monke
     words = ["run", "--task", "fill-mask", "--model", str(model), "--device", "-1"]
     assert main(words) == 2
     assert "standard input: expected at least one line, found none. Give some input." in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)  # `xlmrxl run ... <&-`
+    assert main(words) == 2
+    assert "standard input: expected at least one line, found it closed. Give some input." in capsys.readouterr().err
     given(monkeypatch, LINES.encode())
     assert main([*words, "--output", "/proc/x"]) == 2
     assert "--output must be a file that can be written, got /proc/x (" in capsys.readouterr().err
@@ -305,6 +308,15 @@ def test_answers(trained: Callable[..., Path], tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path / "out.jsonl")
     assert row["id"] == "q1" and row["line"] == 1 and row["question"] == item["question"]
     assert row["prediction"] == pipeline("question-answering", run, device=-1, stride=12)(item)["answer"]
+    assert main([*words, "--language=germanish"]) == 2
+    assert "A language must be" in capsys.readouterr().err
+    question = {"id": "q2", "question": item["question"]}  # without the answers that are wanted
+    squad = {"data": [{"paragraphs": [{"context": item["context"], "qas": [question]}]}]}
+    (tmp_path / "in.json").write_text(json.dumps(squad))
+    words[3] = str(tmp_path / "in.json")
+    assert main([*words, "--device=cpu"]) == 0
+    (other,) = rows_of(tmp_path / "out.jsonl")
+    assert other["id"] == "q2" and other["row"] == 0 and other["prediction"] == row["prediction"]
 
 
 def test_choices(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:
@@ -353,6 +365,13 @@ def test_what_cannot_be_predicted(trained: Callable[..., Path], tmp_path: Path, 
     (tmp_path / "bad.tsv").write_bytes(b"\xff\n")
     assert main(["predict", str(run), "--input", str(tmp_path / "bad.tsv"), "--device=-1", "--on-error=skip"]) == 2
     assert "bad.tsv:1: expected UTF-8, got the byte 0xff" in capsys.readouterr().err
+    for content, message in (
+        ("text\ttext_pair\n", "names.tsv:1: expected rows below the names of the columns, found none. Give some"),
+        ("text\ttext\na\tb\n", "names.tsv:1: expected names of columns that differ, found 'text' more than once. Re"),
+    ):
+        (tmp_path / "names.tsv").write_text(content)
+        assert main(["predict", str(run), "--input", str(tmp_path / "names.tsv"), "--device=-1"]) == 2
+        assert message in capsys.readouterr().err
     assert main(["predict", str(run), "--input", str(tmp_path / "in.xyz"), "--device=-1"]) == 2
     assert "--input must be a file ending in .tsv, .csv, .jsonl, " in capsys.readouterr().err
     assert main(["predict", str(run), "--input", str(tmp_path / "none.tsv"), "--device=-1"]) == 2
