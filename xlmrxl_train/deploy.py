@@ -17,7 +17,7 @@ from xlmrxl_train.evaluation.comparison.reading import read_run
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.side_by_side import compare_models
 from xlmrxl_train.inference.averaging import average, check_alike, find_models
-from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder
+from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder, whole_or_nothing
 from xlmrxl_train.inference.quantizing import plain_values, quantization_page, quantize
 from xlmrxl_train.inference.soup import merged, soup_page
 from xlmrxl_train.lineage import protocol_of
@@ -54,7 +54,8 @@ def average_models(
     runs = [part.run for part in parts if part.run is not None]
     if evaluate:
         _check_one_test_set(parts)
-    average(parts, target / "model")
+    with whole_or_nothing(target):
+        average(parts, target / "model")
     lines = [f"written: {target / 'model'}, the mean of {len(parts)} models"]
     if len(runs) < len(parts):
         without = next(part.path for part in parts if part.run is None)
@@ -123,7 +124,8 @@ def quantize_model(
     """
     quantization = QuantizationConfig(weights=weights, group_size=group_size, embeddings=embeddings)
     source, target = open_model_folder(place), new_folder(str(output))
-    quantize(source, target, quantization)
+    with whole_or_nothing(target):
+        quantize(source, target, quantization)
     sizes = _size_on_disk(source.path), _size_on_disk(target)
     lines = [f"written: {target}, {sizes[1] / 1e9:.3f} GB of weights; {source.path} has {sizes[0] / 1e9:.3f} GB"]
     if source.run is None:

@@ -157,7 +157,8 @@ def test_an_output_that_is_there_is_not_touched(tmp_path: Path, capsys: Capture)
     source = save("", tmp_path / "m")
     for place, message in (
         (str(source), "--output must be a new or an empty folder, got"),
-        ("x" * 5000, "--output must be a folder, got xxx"),
+        ("x" * 5000, "--output must be a path with names of at most 255 bytes, got xxx"),
+        ("~no-such-user/x", "--output must be a path, got ~no-such-user/x, whose home folder is not known."),
     ):
         assert main(["export", str(source), "--to", "transformers", "--output", place]) == 2
         assert message in capsys.readouterr().err
@@ -198,4 +199,5 @@ def test_a_run_that_lost_its_files_is_named(run: Path, tmp_path: Path) -> None:
         write_card(source, tmp_path / "nowhere")
     (tmp_path / "run/environment.json").write_text("[1]")
     with pytest.raises(RunError, match=r"environment\.json must say what the run ran on, but cannot be read: it must"):
-        write_card(source, tmp_path)
+        list(export(str(tmp_path / "run"), to="transformers", output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()  # so that the same command can be given again

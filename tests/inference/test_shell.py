@@ -299,7 +299,7 @@ def test_tags(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> 
     assert [(row["row"], row["tokens"]) for row in again] == list(enumerate(sentences))
 
 
-def test_answers(trained: Callable[..., Path], tmp_path: Path) -> None:
+def test_answers(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:
     run = trained("QuestionAnswering", "recipe=xquad")
     item = {"question": "how are you", "context": "hello world. fine, thanks"}
     (tmp_path / "in.jsonl").write_text(json.dumps({**item, "id": "q1"}) + "\n" + json.dumps({"question": "how"}) + "\n")
