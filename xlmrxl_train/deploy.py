@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from xlmrxl_train.config import Config
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.evaluation.comparison.layout import Page
 from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.reading import read_run
@@ -69,7 +69,9 @@ def average_models(
         _write_config(runs[0], target)
         shutil.copyfile(runs[0] / "environment.json", target / "environment.json")
         if not evaluate:
-            Report(protocol=protocol, languages={}, metrics=read_run(runs[0]).metrics, notes=notes).write(target)
+            Report(
+                protocol=protocol, languages={}, metrics=read_run(runs[0], must_score=False).metrics, notes=notes
+            ).write(target)
     if not evaluate:
         return [*lines, f"written: {target / 'report.json'}, without scores; --evaluate adds them"], None
     score(_config(target), protocol, target / "model", target, notes)
@@ -132,7 +134,10 @@ def quantize_model(
         return [*lines, f"not scored: {source.path} belongs to no finished run, which would say on what"], None
     if not evaluate:
         return [*lines, "not scored, as asked: what it costs in each language is not known"], None
-    page, values = _cost(source, target, quantization)
+    try:
+        page, values = _cost(source, target, quantization)
+    except DataError as error:  # a run that was not scored either may have no test set
+        return [*lines, f"not scored: {error}"], None
     with writing(target):
         (target / "quantization.md").write_text(redact(to_markdown(page)), encoding="utf-8")
         (target / "quantization.json").write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")

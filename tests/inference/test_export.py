@@ -192,6 +192,24 @@ def test_what_was_written_is_compared(tmp_path: Path) -> None:
         copy_tokenizer(source, tmp_path / "nowhere")
 
 
+def test_a_run_without_scores_is_exported_too(tmp_path: Path, capsys: Capture) -> None:
+    run = finished_run(tmp_path, 1, "evaluate.test=false")
+    assert main(["export", str(run), "--to", "transformers", "--output", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "Nothing was evaluated." in text and "model-index" not in text and "text-classification" in text
+    words = ["average", str(run), str(finished_run(tmp_path, 2, "evaluate.test=false"))]
+    assert main([*words, "--output", str(tmp_path / "soup")]) == 0
+    assert "without scores; --evaluate adds them" in capsys.readouterr().err
+
+
+def test_translation_models_are_read_by_others_as_they_are(tmp_path: Path) -> None:
+    save("", tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "encoder-decoder"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"export, average and quantize are for models of one stack, got the transl"):
+        open_model_folder(str(tmp_path))
+
+
 def test_a_run_that_lost_its_files_is_named(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     source = open_model_folder(str(tmp_path / "run"))

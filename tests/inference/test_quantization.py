@@ -193,6 +193,16 @@ def test_a_run_is_quantized_and_its_cost_shown(tmp_path: Path, capsys: Capture) 
         assert "must be made from weights that are not quantized" in capsys.readouterr().err
 
 
+def test_without_a_test_set_it_is_quantized_and_not_scored(tmp_path: Path, capsys: Capture) -> None:
+    run = finished_run(tmp_path)
+    config = (run / "config.yaml").read_text()
+    assert "test-{language}.tsv.gz" in config
+    (run / "config.yaml").write_text(config.replace("test-{language}.tsv.gz", "none-{language}.tsv.gz"))
+    assert main(["quantize", str(run), "--to", "int8", "--output", str(tmp_path / "small")]) == 0
+    assert "\nnot scored: " in capsys.readouterr().err
+    assert pipeline("text-classification", tmp_path / "small", device=-1)("hello")
+
+
 def test_worst_languages_are_those_that_lose_most() -> None:
     values = {"language": "en", "n": 3, "interval": {}, "divergence": None}
     better = Difference(original={"accuracy": 0.5}, changed={"accuracy": 0.6}, **values)
