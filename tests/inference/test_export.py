@@ -15,7 +15,7 @@ from tests.inference.finished import finished_run
 from tests.model.reference import HEADS, configuration_of, our_class, padded_batch, randomize
 from xlmrxl_train.cli import main
 from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.errors import CheckpointError, RunError
+from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
 from xlmrxl_train.inference.export.card import write_card
 from xlmrxl_train.inference.export.exporting import export
 from xlmrxl_train.inference.export.transformers_folder import check_written, copy_tokenizer, entries_of

@@ -52,6 +52,11 @@ def open_model_folder(word: str) -> ModelFolder:
     """
     path = resolve_model(word)
     run = path.parent if (path.parent / "report.json").is_file() and (path.parent / "config.yaml").is_file() else None
+    if read_config_file(path / "config.json").get("model_type") == "encoder-decoder":
+        raise ConfigError(
+            f"export, average and quantize are for models of one stack, got the translation model {path}. "
+            "transformers' EncoderDecoderModel reads that folder as it is; xlmrxl predict uses it."
+        )
     config = XLMRobertaXLConfig.from_json_file(path / "config.json")
     named = config.extra.get("architectures")
     name = named[0] if isinstance(named, list) and len(named) == 1 else None
