@@ -155,11 +155,14 @@ def test_spread_and_rounded_models(folder: Path, ours: Pipeline, tmp_path: Path)
     config = QuantizationConfig(weights="int8")
     XLMRobertaXLForMaskedLM.from_pretrained(folder, quantization_config=config).save_pretrained(tmp_path)
     ours.tokenizer.save(tmp_path)
-    rounded = pipeline("fill-mask", tmp_path, device=-1)
-    assert rounded(TEXTS[0])[0]["score"] == pytest.approx(ours(TEXTS[0])[0]["score"], rel=0.1)
+    for place in ({"device": -1}, {"device_map": "auto"}):
+        rounded = pipeline("fill-mask", tmp_path, **place)
+        assert rounded(TEXTS[0])[0]["score"] == pytest.approx(ours(TEXTS[0])[0]["score"], rel=0.1)
 
 
-def test_a_model_must_suit_the_task(folder: Path, ours: Pipeline, tmp_path: Path) -> None:
+def test_a_model_must_suit_the_task(
+    folder: Path, ours: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     headless = saved(tmp_path / "headless", "")
     with pytest.raises(ConfigError, match=r"model must have a trained head for XLMRobertaXLForMaskedLM, got .*lm_head"):
         pipeline("fill-mask", headless)

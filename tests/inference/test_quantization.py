@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.inference.finished import finished_run
 from tests.model.reference import HEADS, configuration_of, our_class, padded_batch, randomize
+from xlmrxl_train import pipeline
 from xlmrxl_train.cli import main
 from xlmrxl_train.errors import CheckpointError, ConfigError
 from xlmrxl_train.evaluation.side_by_side import Difference, divergence
@@ -118,6 +119,11 @@ def test_vocabulary_of_integers_gives_logits_and_losses(tmp_path: Path, monkeypa
     expected = torch.nn.functional.cross_entropy(whole[rows].float(), labels[rows], reduction="none")
     torch.testing.assert_close(losses, expected, rtol=0.02, atol=0.03)
     assert not torch.equal(whole, other) and (whole - other).abs().max() < 0.5
+
+
+def test_another_library_s_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantization_config must be a QuantizationConfig, got a dict\. Write Q"):
+        our_class("").from_pretrained(save("", tmp_path), quantization_config={"weights": "int4"})
 
 
 def test_prepacking_leaves_integers_alone(tmp_path: Path) -> None:
