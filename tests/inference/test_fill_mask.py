@@ -166,6 +166,7 @@ def test_a_model_must_suit_the_task(
     headless = saved(tmp_path / "headless", "")
     with pytest.raises(ConfigError, match=r"model must have a trained head for XLMRobertaXLForMaskedLM, got .*lm_head"):
         pipeline("fill-mask", headless)
+    assert not caplog.records  # nothing of weights that would be new
     with pytest.raises(ConfigError, match=r"tokenizer must be given with a model that is built already, got None"):
         pipeline("fill-mask", ours.model)
     with pytest.raises(ConfigError, match=r"dtype, device and revision must be left out with a model that is built"):
@@ -178,6 +179,9 @@ def test_a_model_must_suit_the_task(
     small = saved(tmp_path / "small", "MaskedLM", vocab_size=20)
     with pytest.raises(ConfigError, match=r"tokenizer has \d+ tokens, more than the model's 20 rows\. Use the"):
         pipeline("fill-mask", small)
+    (small / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"model must hold tokenizer\.json, .* Put it there, or name a tokenizer\."):
+        pipeline("fill-mask", small, device=-1)
 
 
 def test_numbers_that_leave_float16_are_no_answer(tmp_path: Path) -> None:
