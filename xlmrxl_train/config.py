@@ -29,6 +29,11 @@ class ModelConfig:
     path: str | None = key(None, "Hub id, folder of weights, or run folder; null: random weights of the shape below")
     revision: str | None = key(None, "commit or tag on the Hub")
     suggested_lr: float = key(1e-5, "peak learning rate that suits this model; optimizer.lr is this unless it is set")
+    embeddings: str = key(
+        "auto",
+        "auto | trainable | active | frozen; active: only the words that the training set has, with the same result; "
+        "frozen: neither words nor positions; auto: active where the result is the same, else trainable",
+    )
     attn_implementation: str = key("auto", "auto | grouped | sdpa | varlen | eager; auto: by device")
     vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's size")
     hidden_size: int | None = key(None, "width")

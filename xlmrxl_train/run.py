@@ -99,7 +99,7 @@ class Training:
             return None
         check_shared(folder.path, world)
         start = world.first(lambda: find_start(folder, config, say))
-        strategy, state = session.strategy(), TrainState()
+        strategy, state = session.strategy(corpora.get("train")), TrainState()
         if start.checkpoint:
             state = load_checkpoint(start.checkpoint, strategy)
             start.apply(state)

@@ -45,6 +45,7 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
@@ -119,11 +120,11 @@ class Session:
                 f"dataset={config.dataset.name} must suit the trained model, but {weights.report.misfit}. "
                 "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
             )
-        training = training and task.trains
         if training is not None:
-            if warning := check_memory(world, config.strategy, outline, training=training):
-                console.say(warning)
+            check_memory(world, config.strategy, outline, training=False)
             check_engine(world, config.strategy, outline)
+        if training:
+            check_embeddings(config, task)
         return session
 
     @property
@@ -267,20 +268,26 @@ class Session:
         wanted = dict.fromkeys([*self.select_languages, *self.evaluate_languages])
         return [code for code in wanted if self.source.has("validation", code)]
 
-    def strategy(self) -> Strategy:
-        """Build the model and spread it over the world."""
+    def strategy(self, train: Corpus | None = None) -> Strategy:
+        """Build the model and spread it over the world, to be trained on `train`, or on nothing."""
         with progress.doing("building the model"):
-            return self._strategy()
+            return self._strategy(train)
 
-    def _strategy(self) -> Strategy:
+    def _strategy(self, train: Corpus | None) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
         for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
             self.console.say(f"head    {line}")
+        if train:
+            if said := freeze_embeddings(self.config, self.task, train, model, source):
+                self.console.say(f"vocab   {said}")
+            if warning := check_memory(self.world, self.config.strategy, model, training=True):
+                self.console.say(warning)
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,
             source=source,
             make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
+            kept=frozen_dtypes(model, source),
         )
         return make_strategy(self.config, self.world, blueprint)
 

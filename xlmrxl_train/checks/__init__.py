@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.precision": ("bf16", "fp32"),
     "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
+    "model.embeddings": ("auto", "trainable", "active", "frozen"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw",),
     "schedule.name": ("linear", "cosine", "constant"),
