@@ -11,6 +11,7 @@ from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores,
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
+from xlmrxl_train.data.planning import steps_per_epoch
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
@@ -99,7 +100,8 @@ class Training:
             return None
         check_shared(folder.path, world)
         start = world.first(lambda: find_start(folder, config, say))
-        strategy, state = session.strategy(), TrainState()
+        trained = len(corpora["train"]) if session.task.trains else 0
+        strategy, state = session.strategy(steps_per_epoch(trained, config.train.batch_size)), TrainState()
         if start.checkpoint:
             state = load_checkpoint(start.checkpoint, strategy)
             start.apply(state)

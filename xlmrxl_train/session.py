@@ -267,12 +267,16 @@ class Session:
         wanted = dict.fromkeys([*self.select_languages, *self.evaluate_languages])
         return [code for code in wanted if self.source.has("validation", code)]
 
-    def strategy(self) -> Strategy:
-        """Build the model and spread it over the world."""
-        with progress.doing("building the model"):
-            return self._strategy()
+    def strategy(self, steps_per_epoch: int = 0) -> Strategy:
+        """Build the model and spread it over the world.
 
-    def _strategy(self) -> Strategy:
+        Args:
+            steps_per_epoch: Of the training that is to come; 0: none.
+        """
+        with progress.doing("building the model"):
+            return self._strategy(steps_per_epoch)
+
+    def _strategy(self, steps_per_epoch: int) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
         for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
             self.console.say(f"head    {line}")
@@ -280,7 +284,7 @@ class Session:
             model=model,
             block=XLMRobertaXLLayer,
             source=source,
-            make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
+            make_optimizer=OptimizerPlan(self.config.optimizer, model, steps_per_epoch).build,
         )
         return make_strategy(self.config, self.world, blueprint)
 
@@ -357,6 +361,8 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     for module in model.modules():
         if isinstance(module, XLMRobertaXLEncoder):
             module.recompute = config.train.recompute
+        if isinstance(module, XLMRobertaXLLayer) and config.train.compile:
+            module.compile_for_training()
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
     return model, source

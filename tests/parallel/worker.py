@@ -22,7 +22,6 @@ from xlmrxl_train.training.trainer import Trainer
 
 
 def trainer_of(session: Session, config: Config) -> Trainer:
-    strategy = session.strategy()
     batches = StepBatches(
         corpus=session.corpus("train", session.train_languages),
         task=session.task,
@@ -35,7 +34,7 @@ def trainer_of(session: Session, config: Config) -> Trainer:
     )
     return Trainer(
         config=config,
-        strategy=strategy,
+        strategy=session.strategy(batches.steps_per_epoch),
         batches=batches,
         checkpointer=Checkpointer(Path(config.run.dir) / "checkpoints", keep=1),
         console=Console(enabled=False),

@@ -1,0 +1,49 @@
+"""torchao's AdamW, whose moments of matrices take a byte per element and a float32 scale per 256 of them."""
+
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from xlmrxl_train.errors import ConfigError
+
+try:
+    from torchao.optim import AdamW8bit
+    from torchao.optim.subclass_8bit import OptimState8bit
+except ImportError as error:
+    raise ConfigError(
+        f"optimizer.name=adamw_8bit needs the package torchao, found none that can be imported ({error}). "
+        "Run pip install 'xlmrxl_train[quantize]', or choose optimizer=adamw."
+    ) from None
+
+BLOCK = 256  # elements that share a scale
+MIN_ROWS = 1024
+
+
+class RowwiseAdamW8bit(AdamW8bit):  # type: ignore[misc]
+    """Blocks never reach over a row's end, so that moments are the same tensors however rows are divided over ranks.
+
+    torchao decides by the size of this rank's part. Here it is all matrices of at least 1,024 rows of whole blocks, as
+    those of XL's layers and its embedding are; the moments of all else are float32.
+    """
+
+    def _new_buffer(self, p: torch.Tensor, signed: bool) -> torch.Tensor:
+        if p.dim() != 2 or len(p) < MIN_ROWS or p.shape[1] % BLOCK or _leaves_a_rank_empty(p):
+            return torch.zeros_like(p)
+        local = p.to_local() if isinstance(p, DTensor) else p
+        moment: torch.Tensor = OptimState8bit.zeros(local.shape, signed, BLOCK, local.device, dtype=p.dtype)
+        if isinstance(p, DTensor):
+            moment = DTensor.from_local(moment, p.device_mesh, p.placements, shape=p.shape, stride=p.stride())
+        return moment
+
+
+def _leaves_a_rank_empty(p: torch.Tensor) -> bool:
+    """Whether some rank has no row, as may be when there are more ranks than the root of the number of rows."""
+    ranks = p.device_mesh["shard"].size() if isinstance(p, DTensor) else 1
+    return (ranks - 1) * -(-len(p) // ranks) >= len(p)
+
+
+def make_adamw_8bit(groups: list[dict[str, object]], **options: Any) -> torch.optim.Optimizer:
+    """Return it for groups of parameters."""
+    optimizer: torch.optim.Optimizer = RowwiseAdamW8bit(groups, block_size=BLOCK, **options)
+    return optimizer
