@@ -58,7 +58,10 @@ def test_an_encoder_thaws_at_once() -> None:
 
 def test_two_groups_where_nothing_differs() -> None:
     model, found = groups(head_lr=1e-4)
-    assert [(group["weight_decay"], group["scale"], group["begins"]) for group in found] == [(0.1, 1.0, 0), (0.0, 1.0, 0)]
+    assert [(group["weight_decay"], group["scale"], group["begins"]) for group in found] == [
+        (0.1, 1.0, 0),
+        (0.0, 1.0, 0),
+    ]
     assert values(model, found, "weight_decay")["roberta.embeddings.word_embeddings.weight"] == 0.0
 
 

@@ -4,17 +4,8 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-
-from xlmrxl_train.errors import ConfigError
-
-try:
-    from torchao.optim import AdamW8bit
-    from torchao.optim.subclass_8bit import OptimState8bit
-except ImportError as error:
-    raise ConfigError(
-        f"optimizer.name=adamw_8bit needs the package torchao, found none that can be imported ({error}). "
-        "Run pip install 'xlmrxl_train[quantize]', or choose optimizer=adamw."
-    ) from None
+from torchao.optim import AdamW8bit
+from torchao.optim.subclass_8bit import OptimState8bit
 
 BLOCK = 256  # elements that share a scale
 MIN_ROWS = 1024

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from xlmrxl_train.config import OptimizerConfig
+from xlmrxl_train.model.quantization import check_installed
 
 _LAYER = re.compile(r"(?:^|\.)encoder\.layer\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"(?:^|\.)embeddings\.")
@@ -48,6 +49,7 @@ class OptimizerPlan:
         config, groups = self.config, self.groups(model)
         beta1, beta2 = config.betas
         if config.name == "adamw_8bit":
+            check_installed("optimizer.name=adamw_8bit needs")
             from xlmrxl_train.parallel.adamw_8bit import make_adamw_8bit
 
             return make_adamw_8bit(groups, lr=config.lr, betas=(beta1, beta2), eps=config.eps)
