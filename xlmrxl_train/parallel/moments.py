@@ -23,6 +23,11 @@ def moments_in(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dic
     return {part: tensor for name in names for part, tensor in _parts(name, state[name]).items()}
 
 
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this rank's rows."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def _zeros(optimizer: torch.optim.Optimizer, like: torch.Tensor, *, signed: bool) -> torch.Tensor:
     make = getattr(optimizer, "_new_buffer", None)  # torchao's
     zeros: torch.Tensor = torch.zeros_like(like) if make is None else make(like, signed)
@@ -30,16 +35,16 @@ def _zeros(optimizer: torch.optim.Optimizer, like: torch.Tensor, *, signed: bool
 
 
 def _parts(name: str, moment: torch.Tensor) -> dict[str, torch.Tensor]:
-    local: Any = moment.to_local() if isinstance(moment, DTensor) else moment
-    if not hasattr(local, "codes"):
+    rows: Any = local(moment)
+    if not hasattr(rows, "codes"):
         return {name: moment}
     # One scale for each block of a row: divided among ranks by rows, as the parameter is.
-    parts = {name: local.codes, f"{name}.scale": local.scale.view(len(local), -1)}
+    parts = {name: rows.codes, f"{name}.scale": rows.scale.view(len(rows), -1)}
     if isinstance(moment, DTensor):
-        mesh, places, rows = moment.device_mesh, moment.placements, len(moment)
+        mesh, places = moment.device_mesh, moment.placements
         parts = {
             part: DTensor.from_local(tensor, mesh, places, shape=torch.Size(shape), stride=(shape[1], 1))
             for part, tensor in parts.items()
-            for shape in [(rows, tensor[0].numel())]
+            for shape in [(len(moment), tensor.shape[1])]
         }
     return parts
