@@ -125,7 +125,7 @@ def quantize_model(
     source, target = open_model_folder(place), new_folder(str(output))
     quantize(source, target, quantization)
     sizes = _size_on_disk(source.path), _size_on_disk(target)
-    lines = [f"written: {target}, {sizes[1] / 1e9:.3f} GB of weights; {source.path} has {sizes[0] / 1e9:.3f} GB"]
+    lines = [f"written: {target}, {sizes[1] / 1e6:,.1f} MB of weights; {source.path} has {sizes[0] / 1e6:,.1f} MB"]
     if source.run is None:
         return [*lines, f"not scored: {source.path} belongs to no finished run, which would say on what"], None
     if not evaluate:
