@@ -43,6 +43,7 @@ from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.compiler import check_compiler
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
@@ -124,6 +125,8 @@ class Session:
             if warning := check_memory(world, config.strategy, outline, training=training):
                 console.say(warning)
             check_engine(world, config.strategy, outline)
+        if training:
+            check_compiler(config, world.device)
         return session
 
     @property

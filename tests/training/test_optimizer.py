@@ -1,10 +1,14 @@
 """Which parameters move at which rate, and from when on."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from jobs import assert_same, events, run
 
 from xlmrxl_train.config import OptimizerConfig
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLEncoderDecoder, XLMRobertaXLForMultipleChoice
+from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.optimizer import OptimizerPlan
 
 EPOCH = 10  # steps
@@ -72,3 +76,29 @@ def test_both_stacks_of_a_translator_are_alike() -> None:
         assert scales[f"{stack}.encoder.layer.1.output.dense.weight"] == 0.25
         assert scales[f"{stack}.embeddings.word_embeddings.weight"] == 0.0625
     assert scales["decoder.lm_head.dense.weight"] == 1.0
+
+
+def test_a_run_goes_on_in_the_middle_of_thawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 steps per epoch; one layer thaws after 7 updates, the other after 9, the embeddings after 11."""
+    words = ["optimizer.unfreeze_after=3.5", "optimizer.unfreeze_every=1", "optimizer.head_lr=2e-3"]
+    assert run(tmp_path / "whole", *words) is not None
+    logged = [event["rates"] for event in events(tmp_path / "whole") if event["event"] == "train"]
+    assert set(logged[0]) == {"head", "layer.1", "layer.0", "embeddings"}
+    begins = {part: next(n for n, rates in enumerate(logged) if rates[part]) for part in logged[0]}
+    assert begins == {"head": 0, "layer.1": 7, "layer.0": 9, "embeddings": 11}
+    lr = next(event["lr"] for event in events(tmp_path / "whole") if event.get("step") == 8)
+    assert logged[7] == {"head": 2 * lr, "layer.1": lr, "layer.0": 0.0, "embeddings": 0.0}
+
+    save = Checkpointer.save
+
+    def break_off(self, strategy, state):
+        if state.step > 9:
+            raise OSError("the test")
+        return save(self, strategy, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save", break_off)
+        with pytest.raises(OSError, match="the test"):
+            run(tmp_path / "run", *words)
+    assert run(tmp_path / "run", *words) is not None
+    assert_same(tmp_path / "run", tmp_path / "whole")
