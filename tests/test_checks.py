@@ -471,6 +471,15 @@ def test_question_answering(key: str, value: Any, message: str) -> None:
             "Set strategy.offload=false, or optimizer=adamw.",
         ),
         (
+            ["train.matmul=fp8", "train.precision=fp32"],
+            "train.matmul=fp8 must go with train.precision=bf16, got fp32. Set one of them otherwise.",
+        ),
+        (
+            ["train.matmul=fp8", "strategy=zero1"],
+            "train.matmul=fp8 must go with strategy=single, ddp or fsdp2, got zero1, under which nobody has tried it. "
+            "Choose strategy=fsdp2, or train.matmul=bf16.",
+        ),
+        (
             ["train.compile=true", "strategy=zero3_offload"],
             "train.compile must be false with strategy=zero3_offload, got true: DeepSpeed gathers weights inside of "
             "what would be compiled. Choose strategy=fsdp2, or train.compile=false.",

@@ -419,6 +419,11 @@ class TrainConfig:
         8192, "tokens that one rank holds at a time; a step is cut into as many as needed"
     )
     precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
+    matmul: str = key(
+        "bf16",
+        "bf16 | fp8; fp8: factors of the layers' products in training, by torchao, on GPUs that have it; each is "
+        "scaled by its largest value in a micro-batch, so results depend on the cut",
+    )
     recompute: str = key(
         "none",
         "none | full | every_<n> | selective; full: keep no activations, run each layer twice; every_2: every second "

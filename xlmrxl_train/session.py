@@ -43,7 +43,8 @@ from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
-from xlmrxl_train.training.compiler import check_compiler
+from xlmrxl_train.training.capabilities import check_capabilities
+from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
@@ -126,7 +127,7 @@ class Session:
                 console.say(warning)
             check_engine(world, config.strategy, outline)
         if training:
-            check_compiler(config, world.device)
+            check_capabilities(config, world.device)
         return session
 
     @property
@@ -364,10 +365,9 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     for module in model.modules():
         if isinstance(module, XLMRobertaXLEncoder):
             module.recompute = config.train.recompute
-        if isinstance(module, XLMRobertaXLLayer) and config.train.compile:
-            module.compile_for_training()
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    prepare_layers(model, config.train)
     return model, source
 
 

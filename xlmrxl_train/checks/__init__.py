@@ -17,6 +17,7 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.matmul": ("bf16", "fp8"),
     "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),

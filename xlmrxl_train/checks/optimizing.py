@@ -21,6 +21,15 @@ def faults_of_optimizing(config: Config) -> list[str]:
             "optimizer.name=adamw_8bit must keep moments on the device, got strategy.offload=true. "
             "Set strategy.offload=false, or optimizer=adamw."
         )
+    if train.matmul == "fp8" and train.precision != "bf16":
+        faults.append(
+            f"train.matmul=fp8 must go with train.precision=bf16, got {train.precision}. Set one of them otherwise."
+        )
+    if train.matmul == "fp8" and isinstance(strategy, ZeroConfig):
+        faults.append(
+            f"train.matmul=fp8 must go with strategy=single, ddp or fsdp2, got {strategy.name}, under which nobody has "
+            "tried it. Choose strategy=fsdp2, or train.matmul=bf16."
+        )
     if train.compile and isinstance(strategy, Zero3Config):
         faults.append(
             f"train.compile must be false with strategy={strategy.name}, got true: DeepSpeed gathers weights inside of "
