@@ -78,10 +78,13 @@ def test_both_stacks_of_a_translator_are_alike() -> None:
     assert scales["decoder.lm_head.dense.weight"] == 1.0
 
 
-def test_a_run_goes_on_in_the_middle_of_thawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_in_the_middle_of_thawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """2 steps per epoch; one layer thaws after 7 updates, the other after 9, the embeddings after 11."""
     words = ["optimizer.unfreeze_after=3.5", "optimizer.unfreeze_every=1", "optimizer.head_lr=2e-3"]
     assert run(tmp_path / "whole", *words) is not None
+    assert "the encoder is frozen for the first 7\n" in capfd.readouterr().err
     logged = [event["rates"] for event in events(tmp_path / "whole") if event["event"] == "train"]
     assert set(logged[0]) == {"head", "layer.1", "layer.0", "embeddings"}
     begins = {part: next(n for n, rates in enumerate(logged) if rates[part]) for part in logged[0]}
