@@ -14,6 +14,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
+from xlmrxl_train.data.planning import steps_per_epoch
 from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -43,6 +44,8 @@ from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.capabilities import check_capabilities
+from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
@@ -125,6 +128,7 @@ class Session:
             check_engine(world, config.strategy, outline)
         if training:
             check_embeddings(config, task)
+            check_capabilities(config, world.device)
         return session
 
     @property
@@ -282,11 +286,12 @@ class Session:
                 self.console.say(f"vocab   {said}")
             if warning := check_memory(self.world, self.config.strategy, model, training=True):
                 self.console.say(warning)
+        steps = steps_per_epoch(len(train), self.config.train.batch_size) if train else 0
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,
             source=source,
-            make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
+            make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
             kept=frozen_dtypes(model, source),
         )
         return make_strategy(self.config, self.world, blueprint)
@@ -366,6 +371,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    prepare_layers(model, config.train)
     return model, source
 
 

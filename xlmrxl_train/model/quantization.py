@@ -90,16 +90,14 @@ class QuantizationConfig:
             raise CheckpointError(f"{path}: quantization_config: {error} Restore the file.") from None
 
 
-def check_installed() -> None:
+def check_installed(who_needs: str = "Quantized weights need") -> None:
     """Make sure that torchao is there, and import it without what it says of kernels for other machines.
 
     Raises:
         ConfigError: It is not.
     """
     if find_spec("torchao") is None:
-        raise ConfigError(
-            "Quantized weights need the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'."
-        )
+        raise ConfigError(f"{who_needs} the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'.")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
