@@ -1,7 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves, lengths_of
+from xlmrxl_train.config import Config, LoraTuningConfig, ModelConfig, TuningConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -45,6 +45,7 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
@@ -73,6 +74,8 @@ class Session:
             config: All of it is checked.
             training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
         """
+        if training is False:  # all that there is to know of how the weights came about lies in them
+            config = replace(config, tuning=TuningConfig())
         check_config(config)
         world = World.open(config.strategy)
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
@@ -282,7 +285,12 @@ class Session:
             source=source,
             make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
         )
-        return make_strategy(self.config, self.world, blueprint)
+        strategy = make_strategy(self.config, self.world, blueprint)
+        if isinstance(self.config.tuning, LoraTuningConfig):
+            from xlmrxl_train.training.adapters import fill_rounded  # late: an optional package
+
+            fill_rounded(model, source, self.world.device)
+        return strategy
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return what scores the strategy's model."""
@@ -359,7 +367,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
-    return model, source
+    return model, tune(model, source, config.tuning)
 
 
 def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Path | None) -> XLMRobertaXLConfig:

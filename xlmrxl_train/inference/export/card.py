@@ -13,7 +13,7 @@ from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.evaluation.comparison.reading import FinishedRun, read_run
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
-from xlmrxl_train.hub import is_local
+from xlmrxl_train.hub import IN_RUN, is_local
 from xlmrxl_train.inference.export.usage import PIPELINE_TAGS, snippet
 from xlmrxl_train.inference.model_folder import ModelFolder
 from xlmrxl_train.track.secrets import redact
@@ -117,7 +117,7 @@ def _name(model: str) -> str:
     if not is_local(model):
         return model
     path = Path(model)
-    return path.parent.name if path.name == "model" and path.parent.name else path.name
+    return path.parent.name if path.name in IN_RUN and path.parent.name else path.name
 
 
 def _data(run: FinishedRun) -> str:
@@ -136,6 +136,7 @@ def _data(run: FinishedRun) -> str:
 
 
 _SETTINGS = {
+    "tuning.name": "what learns", "tuning.rank": "rank", "tuning.alpha": "alpha", "tuning.weights": "weights below",
     "train.batch_size": "examples per step", "train.precision": "precision", "optimizer.name": "optimizer",
     "optimizer.lr": "peak learning rate", "optimizer.weight_decay": "weight decay", "schedule.name": "schedule",
     "train.max_grad_norm": "gradient norm at most", "task.max_length": "tokens per text at most",
@@ -144,7 +145,7 @@ _SETTINGS = {
 
 
 def _training(run: FinishedRun) -> str:
-    rows = [f"| {text} | {run.settings[key]} |" for key, text in _SETTINGS.items() if key in run.settings]
+    rows = [f"| {text} | {run.settings[key]} |" for key, text in _SETTINGS.items() if run.settings.get(key) is not None]
     protocol = run.protocol
     rows += [f"| steps | {protocol['steps']:,} |", f"| tokens | {protocol['tokens']:,} |"]
     return "\n".join(["| setting | value |", "| --- | --- |", *rows])
