@@ -16,6 +16,7 @@ from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.hub import IN_RUN, is_local
 from xlmrxl_train.inference.export.usage import PIPELINE_TAGS, snippet
 from xlmrxl_train.inference.model_folder import ModelFolder
+from xlmrxl_train.model.adapted_weights import ADAPTER_CONFIG
 from xlmrxl_train.track.secrets import redact
 
 
@@ -54,7 +55,7 @@ def card_of(source: ModelFolder, run: FinishedRun, environment: dict[str, Any], 
         f"## Training\n\n{_training(run)}",
         f"## Hardware and versions\n\n{_hardware(environment)}",
         f"## Licence\n\n{_licence(run, licence)}",
-        f"## How to use\n\n{snippet(source.model_class.__name__)}",
+        f"## How to use\n\n{_usage(source)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -67,7 +68,7 @@ def _head(source: ModelFolder, run: FinishedRun, licence: str | None) -> dict[st
     codes = dict.fromkeys(language(code).base for code in [*run.train_languages, *run.languages])
     base, repositories = run.settings.get("model.path"), _repositories(run)
     values: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if _is_adapter(source) else "transformers",
         "pipeline_tag": PIPELINE_TAGS[source.model_class.__name__],
         "language": list(codes),
         "license": licence,
@@ -96,6 +97,15 @@ def _result(source: ModelFolder, run: FinishedRun, code: str, repositories: list
         },
         "metrics": [{"type": name, "value": round(score.values[name], 6)} for name in run.metrics],
     }
+
+
+def _is_adapter(source: ModelFolder) -> bool:
+    return (source.path / ADAPTER_CONFIG).is_file()
+
+
+def _usage(source: ModelFolder) -> str:
+    labels = source.config.num_labels if _is_adapter(source) else None
+    return snippet(source.model_class.__name__, adapter_labels=labels)
 
 
 def _repositories(run: FinishedRun) -> list[str]:
