@@ -15,12 +15,16 @@ from torch import Tensor
 
 from tests.parallel.worker import trainer_of
 from xlmrxl_train import evaluate, load_config, pipeline, train
+from xlmrxl_train.config import LoraTuningConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import CheckpointError, ConfigError
+from xlmrxl_train.inference.export.adapter_folder import copy_adapter
 from xlmrxl_train.inference.export.exporting import export
+from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLForSequenceClassification
 from xlmrxl_train.model.weights import open_checkpoint
 from xlmrxl_train.session import SAMPLE_TOKENIZER, Session
+from xlmrxl_train.training.adapters import write_adapter
 
 WORDS = ["recipe=demo", "data.limit=48", "train.batch_size=16", "evaluate.bootstrap=0", "evaluate.languages=[en,de]",
          "strategy.device=cpu", "optimizer.lr=1e-2", "evaluate.every=0"]  # fmt: skip
@@ -34,6 +38,10 @@ KINDS = {
     "nf4": ["tuning=lora", "tuning.weights=nf4", *BF16],
     "dora over nf4": ["tuning=dora", "tuning.weights=nf4", *BF16],
 }
+CONFIG = XLMRobertaXLConfig(
+    vocab_size=1025, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+    max_position_embeddings=66, initializer_range=0.1,
+)  # fmt: skip
 INPUTS = {"input_ids": torch.tensor([[0, 9, 8, 7, 6, 2], [0, 5, 4, 2, 1, 1]]),
           "attention_mask": torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])}  # fmt: skip
 
@@ -44,11 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapters") / "base"
     tokenizer = Tokenizer.from_path(SAMPLE_TOKENIZER)
     torch.manual_seed(0)
-    config = XLMRobertaXLConfig(
-        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-        max_position_embeddings=66, initializer_range=0.1,
-    )  # fmt: skip
-    model = XLMRobertaXLForMaskedLM(config)
+    model = XLMRobertaXLForMaskedLM(CONFIG)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16())  # frozen weights are held so, and nothing is lost
@@ -186,8 +190,7 @@ def test_without_merging_every_command_reads_the_adapter(base: Path, tmp_path: P
     theirs = transformers.XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "whole").eval()
     torch.testing.assert_close(theirs(**INPUTS).logits, live(run), rtol=1e-4, atol=1e-5)
     assert list(export(str(run), to="adapter", output=tmp_path / "small"))
-    card = (tmp_path / "small/README.md").read_text(encoding="utf-8")
-    assert "library_name: peft" in card and "PeftModel.from_pretrained" in card
+    assert "library_name: peft" in (tmp_path / "small/README.md").read_text(encoding="utf-8")
     ours = XLMRobertaXLForSequenceClassification.from_pretrained(tmp_path / "small")
     torch.testing.assert_close(ours(**INPUTS).logits, live(run), rtol=1e-4, atol=1e-5)
 
@@ -264,3 +267,33 @@ def test_matrices_that_nf4_does_not_divide_are_named(tmp_path: Path) -> None:
     wanted = r"^tuning\.weights=nf4 needs matrices of a multiple of 64 elements, got \(3, 5\)\. Choose int8, or another"
     with pytest.raises(ConfigError, match=wanted):
         rounded(torch.ones(3, 5), "nf4", torch.device("cpu"))
+
+
+def test_what_has_no_adapter_cannot_give_it(base: Path, tmp_path: Path) -> None:
+    wanted = (
+        r"^--to adapter must have a run with tuning=lora, dora or rslora, or the folder of an adapter, got .*base\. U"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        list(export(str(base), to="adapter", output=tmp_path / "out"))
+
+
+def test_a_place_that_cannot_be_written_is_named(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        CheckpointError, match=r"adapter cannot be copied to .*file/out: Not a directory\. Check the paths"
+    ):
+        copy_adapter(open_model_folder(str(run_of("lora") / "adapter")), tmp_path / "file/out")
+    with pytest.raises(
+        CheckpointError, match=r"file/out cannot be written: Not a directory\. Check the path and the fr"
+    ):
+        write_adapter(tmp_path / "file/out", XLMRobertaXLForMaskedLM(CONFIG), [], LoraTuningConfig(), base="x",
+                      revision=None)  # fmt: skip
+
+
+def test_the_card_loads_the_adapter(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Every line of the card's Python, as a reader would run it."""
+    list(export(str(run_of("lora")), to="adapter", output=tmp_path / "out"))
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    words: dict[str, Any] = {}
+    exec(text.replace('folder = "."', f"folder = {str(tmp_path / 'out')!r}"), words)
+    assert isinstance(words["model"], PeftModel) and words["outputs"].logits.shape == (1, 3)
