@@ -141,7 +141,8 @@ def _existing(path: str, key: str, kind: str) -> Path:
 
 def _fault_of_model(folder: Path) -> str | None:
     if not (folder / "config.json").is_file():
-        return "it has no config.json"
+        beside = " beside the adapter: copy its base's there and write its labels in id2label"
+        return f"it has no config.json{beside if (folder / 'adapter_config.json').is_file() else ''}"
     if not any(any(folder.glob(pattern)) for pattern in (*_WEIGHT_FILES, "*.pt")):
         return "it has no weights (*.safetensors or pytorch_model*.bin)"
     return None

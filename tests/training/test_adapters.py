@@ -22,6 +22,7 @@ from xlmrxl_train.inference.export.adapter_folder import copy_adapter
 from xlmrxl_train.inference.export.exporting import export
 from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForMaskedLM, XLMRobertaXLForSequenceClassification
+from xlmrxl_train.model.rounded_linear import RoundedLinear
 from xlmrxl_train.model.weights import open_checkpoint
 from xlmrxl_train.session import SAMPLE_TOKENIZER, Session
 from xlmrxl_train.training.adapters import write_adapter
@@ -254,6 +255,15 @@ def test_a_damaged_adapter_is_named(
     assert message in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_an_adapter_without_labels_is_named(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run_of("lora") / "adapter", tmp_path / "adapter"))
+    (folder / "config.json").unlink()
+    with pytest.raises(
+        ConfigError, match=r"no config\.json beside the adapter: copy its base's there and write its labels"
+    ):
+        pipeline("text-classification", str(folder), device=-1)
+
+
 def test_a_base_that_is_gone_is_named(run_of: Callable[..., Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run_of("lora") / "adapter", tmp_path / "adapter"))
     edit(folder, base_model_name_or_path="/no/such/folder")
@@ -261,12 +271,12 @@ def test_a_base_that_is_gone_is_named(run_of: Callable[..., Path], tmp_path: Pat
         open_checkpoint(folder)
 
 
-def test_matrices_that_nf4_does_not_divide_are_named(tmp_path: Path) -> None:
-    from xlmrxl_train.model.rounded_linear import rounded
-
-    wanted = r"^tuning\.weights=nf4 needs matrices of a multiple of 64 elements, got \(3, 5\)\. Choose int8, or another"
+def test_matrices_that_nf4_does_not_divide_are_named() -> None:
+    wanted = (
+        r"^tuning\.weights=nf4 needs matrices of a multiple of 64 elements, got 3 x 5\. Choose int8, or another sha"
+    )
     with pytest.raises(ConfigError, match=wanted):
-        rounded(torch.ones(3, 5), "nf4", torch.device("cpu"))
+        RoundedLinear(torch.nn.Linear(5, 3), "nf4")
 
 
 def test_what_has_no_adapter_cannot_give_it(base: Path, tmp_path: Path) -> None:

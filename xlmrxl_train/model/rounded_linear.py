@@ -24,20 +24,14 @@ def rounded(weight_NK: Tensor, kind: str, device: torch.device) -> Tensor:
     Source: nf4 is that of arXiv 2305.14314, with its double quantization of the scales.
 
     Raises:
-        ConfigError: torchao is missing, or nf4's blocks do not fit the shape.
+        ConfigError: torchao is missing.
     """
     check_installed()
     if kind == "int8":
         return IntegerWeight.rounded(weight_NK, kind, 0).to_torchao(device)
-    blocks, rest = divmod(weight_NK.numel(), _BLOCK)
-    if rest:
-        raise ConfigError(
-            f"tuning.weights=nf4 needs matrices of a multiple of {_BLOCK} elements, got {tuple(weight_NK.shape)}. "
-            "Choose int8, or another shape."
-        )
     from torchao.quantization import to_nf4  # late: an optional package
 
-    found: Tensor = to_nf4(weight_NK.to(device, torch.bfloat16), _BLOCK, gcd(blocks, _SCALES))
+    found: Tensor = to_nf4(weight_NK.to(device, torch.bfloat16), _BLOCK, gcd(weight_NK.numel() // _BLOCK, _SCALES))
     return found
 
 
@@ -57,7 +51,18 @@ class RoundedLinear(nn.Module):
     """peft's name for a weight that its layer's `dequantize` reads."""
 
     def __init__(self, linear: nn.Linear, kind: str) -> None:
+        """Take the place of `linear`, of which the shape and the bias count.
+
+        Raises:
+            ConfigError: nf4's blocks do not fit the shape.
+        """
         super().__init__()
+        shape = tuple(linear.weight.shape)
+        if kind == "nf4" and linear.weight.numel() % _BLOCK:
+            raise ConfigError(
+                f"tuning.weights=nf4 needs matrices of a multiple of {_BLOCK} elements, got {shape[0]} x {shape[1]}. "
+                "Choose int8, or another shape."
+            )
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.kind = kind
         self.bias = linear.bias
