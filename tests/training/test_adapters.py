@@ -86,8 +86,7 @@ def predicted(base: Path, *words: str) -> Tensor:
     return session.strategy().predict(INPUTS).logits.float()
 
 
-@pytest.mark.parametrize("precision", [[], BF16])
-@pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
+@pytest.mark.parametrize(("kind", "precision"), [("lora", []), ("lora", BF16), ("dora", []), ("dora", BF16)])
 def test_they_begin_as_nothing(kind: str, precision: list[str], base: Path) -> None:
     before, after = (predicted(base, *words, *precision) for words in (FROZEN, KINDS[kind]))
     if kind == "dora":  # divides by a length that it computes again
@@ -96,13 +95,13 @@ def test_they_begin_as_nothing(kind: str, precision: list[str], base: Path) -> N
         assert torch.equal(after, before)
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.1), ("nf4", 0.3), ("dora over nf4", 0.3)])
+@pytest.mark.parametrize(("kind", "bound"), [("int8", 0.1), ("dora over nf4", 0.3)])
 def test_rounded_weights_are_near_the_ones_that_they_stand_for(kind: str, bound: float, base: Path) -> None:
     before, after = predicted(base, *FROZEN, *BF16), predicted(base, *KINDS[kind])
     assert 0 < float((after - before).norm()) < bound * float(before.norm())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lora", "int8", "dora over nf4"])
 def test_they_learn_and_nothing_else_moves(kind: str, base: Path, tmp_path: Path) -> None:
     config = load_config(words_of(base, kind, "optimizer.lr=5e-3", f"run.dir={tmp_path}"))
     trainer = trainer_of(Session.open(config, training=True), config)
