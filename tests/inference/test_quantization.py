@@ -170,7 +170,11 @@ def test_a_run_is_quantized_and_its_cost_shown(tmp_path: Path, capsys: Capture) 
     words = ["quantize", str(run), "--to", "int4", "--group-size", "32", "--embeddings", "int8"]
     assert main([*words, "--output", str(target)]) == 0
     printed = capsys.readouterr()
-    assert f"written: {target}, 0.0" in printed.err and "quantization.md, quantization.json" in printed.err
+    assert (
+        f"written: {target}, 0." in printed.err
+        and " MB of weights; " in printed.err
+        and "quantization.md, quantization.json" in printed.err
+    )
     values = json.loads((target / "quantization.json").read_text())
     assert values["quantization"]["embeddings"] == "int8" and set(values["languages"]) == {"en", "de"}
     report = json.loads((run / "report.json").read_text())
