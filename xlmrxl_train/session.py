@@ -1,7 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves, lengths_of
+from xlmrxl_train.config import Config, LoraTuningConfig, ModelConfig, TuningConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -48,6 +48,7 @@ from xlmrxl_train.training.capabilities import check_capabilities
 from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
@@ -77,6 +78,8 @@ class Session:
             config: All of it is checked.
             training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
         """
+        if training is False:  # all that there is to know of how the weights came about lies in them
+            config = replace(config, tuning=TuningConfig())
         check_config(config)
         world = World.open(config.strategy)
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
@@ -292,9 +295,14 @@ class Session:
             block=XLMRobertaXLLayer,
             source=source,
             make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
-            kept=frozen_dtypes(model, source),
+            kept=frozen_dtypes(model, source) if self.config.tuning.name == "full" else {},
         )
-        return make_strategy(self.config, self.world, blueprint)
+        strategy = make_strategy(self.config, self.world, blueprint)
+        if isinstance(self.config.tuning, LoraTuningConfig):
+            from xlmrxl_train.training.adapters import fill_rounded  # late: an optional package
+
+            fill_rounded(model, source, self.world.device)
+        return strategy
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return what scores the strategy's model."""
@@ -371,6 +379,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    source = tune(model, source, config.tuning)
     prepare_layers(model, config.train)
     return model, source
 
