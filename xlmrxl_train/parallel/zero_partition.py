@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xlmrxl_train.parallel.strategy import moments_of
+from xlmrxl_train.parallel.strategy import moments_of, own_updates
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 
@@ -46,6 +46,10 @@ class Partition(ABC):
     @abstractmethod
     def flat_groups(self) -> list[torch.Tensor]:
         """This process's float32 weights, one flat tensor per group: the parameters of torch's optimizer."""
+
+    @abstractmethod
+    def group_of(self, index: int) -> dict[str, Any]:
+        """Return the optimizer's group that the flat tensor of that number belongs to."""
 
     @abstractmethod
     def part(self, name: str, moment: str | None = None) -> TensorSlice | None:
@@ -85,11 +89,12 @@ class Partition(ABC):
                 **{moment: torch.zeros_like(flat) for moment in self.moment_names},
             }
 
-    def set_steps(self, steps: int) -> None:
+    def set_updates(self, updates: int) -> None:
         """Set the number of updates, which the optimizer corrects its moments by."""
-        for flat in self.flat_groups:
+        for index, flat in enumerate(self.flat_groups):
             if self.moment_names:
-                self.optimizer.state[flat]["step"] = torch.tensor(float(steps), device=self._step_device(flat))
+                own = own_updates(self.group_of(index), updates)
+                self.optimizer.state[flat]["step"] = torch.tensor(own, device=self._step_device(flat))
 
     def _step_device(self, flat: torch.Tensor) -> torch.device:
         fused = any(group.get("fused") for group in self.optimizer.param_groups)
@@ -126,6 +131,11 @@ class DividedParameters(Partition):
     def flat_groups(self) -> list[torch.Tensor]:
         """One per sub-group."""
         return list(self.zero.fp32_partitioned_groups_flat)
+
+    def group_of(self, index: int) -> dict[str, Any]:
+        """Return it by DeepSpeed's table."""
+        number: int = self.zero.sub_group_to_group_id[index]
+        return self.optimizer.param_groups[number]
 
     def interval(self, name: str) -> tuple[int, int]:
         """Return the first element of this rank's part, and how many it has, without the padding at its end."""
@@ -166,6 +176,10 @@ class DividedMoments(Partition):
     def flat_groups(self) -> list[torch.Tensor]:
         """One per group of parameters."""
         return [flat for group in self.optimizer.param_groups for flat in group["params"]]
+
+    def group_of(self, index: int) -> dict[str, Any]:
+        """Return it: each has one."""
+        return self.optimizer.param_groups[index]
 
     def make_state(self) -> None:
         """Let DeepSpeed find each parameter's part of the moments too."""
