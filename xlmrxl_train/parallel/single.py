@@ -43,8 +43,7 @@ class SingleStrategy:
 
     def build(self, blueprint: Blueprint) -> None:
         """Make the whole model in this process."""
-        frozen = forward_dtype(self.precision)
-        blueprint.give_memory(self.model, self.world.device, trained=torch.float32, frozen=frozen)
+        blueprint.give_memory(self.model, self.world.device, blueprint.dtypes(forward_dtype(self.precision)))
         blueprint.fill()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:

@@ -38,16 +38,17 @@ class ZeroStrategy:
         deepspeed = import_deepspeed(world)
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
         dtype = forward_dtype(precision)
+        dtypes = dict.fromkeys(blueprint.shapes, dtype)  # DeepSpeed has one for all
         self.world = world
         self.model = blueprint.model
         self.shapes = blueprint.shapes
         self.trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
-                blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
+                blueprint.give_memory(unit, world.device, dtypes)
                 divide(unit, settings, dtype)
         else:
-            blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
+            blueprint.give_memory(self.model, world.device, dtypes)
         self.updates = 0
         optimizer = blueprint.make_optimizer(self.model)
         for group in optimizer.param_groups:
@@ -56,6 +57,7 @@ class ZeroStrategy:
                     parameter.register_hook(partial(self._dropped, group))
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=settings)
         self.partition = partition_of(self.engine)(self.engine, self.model, world, blueprint.shapes)
+        self.partition.keep(blueprint.kept)
         self.watch = OptimizerWatch(self.partition.optimizer)
         self.partition.make_state()
         self._fill(blueprint)
@@ -76,8 +78,7 @@ class ZeroStrategy:
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add the gradients of one micro-batch."""
-        if not self.model.training:  # the engine does not know its own mode
-            self.engine.train()
+        self._set_mode(training=True)
         self.engine.set_gradient_accumulation_boundary(last)
         loss_sum: torch.Tensor = self.engine(**inputs).loss_sum
         self.engine.backward(scaled(loss_sum, scale), scale_wrt_gas=False)
@@ -86,9 +87,19 @@ class ZeroStrategy:
     @torch.no_grad()
     def predict(self, inputs: dict[str, Any]) -> Any:
         """Run the model without dropout and gradients."""
-        if self.model.training:
-            self.engine.eval()
+        self._set_mode(training=False)
         return self.engine(**inputs)
+
+    def _set_mode(self, *, training: bool) -> None:
+        if training == self.model.training:  # the engine does not know its own mode
+            return
+        self.engine.train(training)
+        if self.engine.zero_optimization_stage() == 3:
+            # Evaluation runs other modules. Prefetching by its order, the first step after it would gather the frozen
+            # rows of an embedding.
+            order = self.engine.optimizer.parameter_offload.get_param_coordinator()
+            if not order.is_invalid_trace():
+                order._invalidate_trace()
 
     def step(self, lr: float) -> StepResult:
         """Let the engine clip and update, or skip; find out which."""
