@@ -23,7 +23,10 @@ PLACES = {
     COMPILED: (2, ["strategy=fsdp2"]),
 }
 # An embedding of 1,025 rows and a feed-forward of 1,024 are wide enough; a rank of three has no row of some biases.
-WIDE = ["optimizer=adamw_8bit", "model.hidden_size=256", "model.intermediate_size=1024", "model.num_hidden_layers=1"]
+WIDE = [
+    "optimizer=adamw_8bit", "model.embeddings=trainable", "model.hidden_size=256", "model.intermediate_size=1024",
+    "model.num_hidden_layers=1",
+]  # fmt: skip
 IN_BYTES = {"roberta.embeddings.word_embeddings.weight", "roberta.encoder.layer.0.intermediate.dense.weight"}
 
 
