@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, LoraTuningConfig, ModelConfig, TuningConfig, ZeroConfig, leaves, lengths_of
+from xlmrxl_train.config import Config, LoraTuningConfig, TuningConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -24,7 +24,7 @@ from xlmrxl_train.evaluation.submission import xtreme_task
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
-from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
+from xlmrxl_train.model import PreTrained, XLMRobertaXLLayer, XLMRobertaXLModel
 from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
 from xlmrxl_train.model.source import ParameterSource
 from xlmrxl_train.parallel import (
@@ -47,6 +47,7 @@ from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.capabilities import check_capabilities
 from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
+from xlmrxl_train.training.shape import model_config
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
@@ -359,7 +360,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     settings = config.model
     folder = resolve_model(settings.path, settings.revision) if settings.path else None
     with torch.device("meta"):
-        model: PreTrained = task.model_class(_model_config(settings, task, len(tokenizer), folder))
+        model: PreTrained = task.model_class(model_config(settings, task, len(tokenizer), folder))
     model.attn_implementation = settings.attn_implementation
     source = model.source(folder, seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
     if len(tokenizer) > model.config.vocab_size:
@@ -382,28 +383,3 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     source = tune(model, source, config.tuning)
     prepare_layers(model, config.train)
     return model, source
-
-
-def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Path | None) -> XLMRobertaXLConfig:
-    """Return the shape in `folder`, or the configured one for random weights."""
-    options = _given(
-        settings,
-        ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"],
-    )
-    # Whether tokens see later ones is the task's to say, not that of the run that the weights come from.
-    options |= {"is_decoder": False} | task.model_options()
-    if folder is not None:
-        kind: type[PreTrained] = task.model_class
-        return kind.read_config(folder, **options)
-    options |= _given(
-        settings,
-        [
-            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
-            "layer_norm_eps",
-        ],
-    )  # fmt: skip
-    return XLMRobertaXLConfig(vocab_size=settings.vocab_size or num_tokens, **options)
-
-
-def _given(settings: ModelConfig, names: list[str]) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
