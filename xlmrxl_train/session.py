@@ -32,12 +32,14 @@ from xlmrxl_train.parallel import (
     Strategy,
     World,
     check_engine,
-    check_memory,
     differences,
     make_strategy,
     same_versions,
     versions,
 )
+from xlmrxl_train.plan.checking import check_memory
+from xlmrxl_train.plan.inputs import inputs_of
+from xlmrxl_train.plan.planning import plan_on
 from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
@@ -121,7 +123,8 @@ class Session:
             )
         training = training and task.trains
         if training is not None:
-            if warning := check_memory(world, config.strategy, outline, training=training):
+            planner = partial(plan_on, world, config, outline, inputs_of(task))
+            if warning := check_memory(world, config, outline, training=training, planner=planner):
                 console.say(warning)
             check_engine(world, config.strategy, outline)
         return session
@@ -338,9 +341,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     """
     settings = config.model
     folder = resolve_model(settings.path, settings.revision) if settings.path else None
-    with torch.device("meta"):
-        model: PreTrained = task.model_class(_model_config(settings, task, len(tokenizer), folder))
-    model.attn_implementation = settings.attn_implementation
+    model = outline_of(config, task, len(tokenizer), folder)
     source = model.source(folder, seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
@@ -354,12 +355,20 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
         if length > positions
     ]:
         raise ConfigError(*faults)
+    return model, source
+
+
+def outline_of(config: Config, task: Task, num_tokens: int, folder: Path | None) -> PreTrained:
+    """Return the task's model on the meta device: of the shape in `folder`, or else of the configured one."""
+    with torch.device("meta"):
+        model: PreTrained = task.model_class(_model_config(config.model, task, num_tokens, folder))
+    model.attn_implementation = config.model.attn_implementation
     for module in model.modules():
-        if isinstance(module, XLMRobertaXLEncoder):
+        if isinstance(module, XLMRobertaXLEncoder) and config.train.recompute != "auto":
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
-    return model, source
+    return model
 
 
 def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Path | None) -> XLMRobertaXLConfig:

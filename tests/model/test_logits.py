@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.live_tensors import LiveTensors
+from xlmrxl_train.plan.live import LiveTensors
 from xlmrxl_train.model import PackedSequences, XLMRobertaXLConfig, losses
 from xlmrxl_train.model.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
 

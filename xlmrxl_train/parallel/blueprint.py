@@ -33,12 +33,7 @@ class Blueprint:
 
     def __post_init__(self) -> None:
         self.shapes = {name: parameter.shape for name, parameter in self.model.named_parameters()}
-        tied = {id(parameter) for parameter, homes in homes_of(self.model) if len(homes) > 1}
-        self.units = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, self.block) or (isinstance(module, nn.Embedding) and id(module.weight) not in tied)
-        ]
+        self.units = units_of(self.model, self.block)
 
     def give_memory(
         self, module: nn.Module, device: torch.device, *, trained: torch.dtype, frozen: torch.dtype
@@ -71,6 +66,16 @@ def homes_of(model: nn.Module) -> list[tuple[nn.Parameter, Homes]]:
         for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             homes.setdefault(id(parameter), (parameter, []))[1].append((module, attribute))
     return list(homes.values())
+
+
+def units_of(model: nn.Module, block: type[nn.Module]) -> list[nn.Module]:
+    """Return the modules that are divided on their own, in the order of forward: untied embeddings and blocks."""
+    tied = {id(parameter) for parameter, homes in homes_of(model) if len(homes) > 1}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, block) or (isinstance(module, nn.Embedding) and id(module.weight) not in tied)
+    ]
 
 
 def put(parameter: nn.Parameter, homes: Homes) -> None:
