@@ -170,13 +170,13 @@ def _efficiency(config: Config, hardware: Hardware) -> tuple[float, str]:
     root = Path(config.run.dir).parent.parent
     files = sorted(root.glob("*/*/metrics.jsonl"), key=lambda file: -file.stat().st_mtime)
     for file in files[:20]:
-        if (found := _reached(file, hardware, here)) is not None:
+        if (found := _reached(file, hardware, here, config.model.hidden_size)) is not None:
             return found, f"as {file.parent} reached"
     return EFFICIENCY, "assumed"
 
 
-def _reached(file: Path, hardware: Hardware, here: dict[str, Any]) -> float | None:
-    """Return the share of the peak that a run reached; None: it was on other hardware, or does not say."""
+def _reached(file: Path, hardware: Hardware, here: dict[str, Any], width: int | None) -> float | None:
+    """Return the share of the peak that a run of this width reached on this hardware; None: it was not such a run."""
     try:
         ran_on = json.loads((file.parent / "environment.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -185,7 +185,9 @@ def _reached(file: Path, hardware: Hardware, here: dict[str, Any]) -> float | No
         return None
     rates = [line["tokens_per_second"] for line in lines if line.get("event") == "train"]
     model = config.model
-    if not rates or not model.hidden_size or not model.num_hidden_layers or not model.intermediate_size:
+    if not rates or not (model.hidden_size and model.num_hidden_layers and model.intermediate_size):
+        return None
+    if model.hidden_size != width:  # a narrow model reaches another share
         return None
     if hardware.is_cpu:
         same = not ran_on.get("gpus") and ran_on.get("cpu", {}).get("model") == here["cpu"]["model"]

@@ -37,7 +37,7 @@ def show(planned: Plan, console: Console) -> None:
     p = planned
     trained = "all trained" if p.trained == p.parameters else f"{p.trained:,} trained"
     console.print(Text(f"{p.parameters:,} parameters, {trained}; {p.precision}, recompute {p.recompute}"))
-    console.print(Text(f"strategy={p.strategy} on {p.ranks} ranks: {p.hardware}"))
+    console.print(Text(f"strategy={p.strategy} on {p.hardware}"))
     console.print(_memory(p))
     for name, text in _lines(p):
         console.print(Text(f"{name:<12}{text}"), soft_wrap=True)
@@ -80,16 +80,19 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
     """Return what stands below the table."""
     lines = [("fits", f"yes, {gigabytes(p.usable - p.training)} are left")]
     if not p.fits:
-        remedy = " ".join(p.remedy or []) or "nothing found: use more or larger devices, or a smaller model"
-        lines = [("fits", "NO"), ("it would", f"with {remedy}")]
-    largest = "none" if p.largest_budget is None else f"train.tokens_per_micro_batch={p.largest_budget}"
-    lines.append(("at most", f"{largest} (this run: {p.tokens_per_micro_batch}, of which steps fill {p.tokens:,})"))
-    host = [f"{gigabytes(p.host)} at all times"] * (p.host > 0)
-    host += [f"{gigabytes(p.host_saving)} while a checkpoint is written"] * (p.host_saving > 0)
-    known = f", of {gigabytes(p.host_memory)}" if p.host_memory else ""
-    lines += [("host", f"{' and '.join(host)}, on each machine{known}")] * bool(host)
-    lines += [("disk", f"{gigabytes(p.disk)} on each machine")] * (p.disk > 0)
-    lines.append(("sends", f"{gigabytes(p.sent)} per step and rank, {p.seconds_sending:.2f} s of wire"))
+        remedy = f"it would with {' '.join(p.remedy)}" if p.remedy else "use more or larger devices, or a smaller model"
+        lines = [("fits", f"no; {remedy}")]
+    budget = "not one sequence" if p.largest_budget is None else f"train.tokens_per_micro_batch={p.largest_budget}"
+    lines.append(("at most", f"{budget}; this run's steps fill {p.tokens:,} of {p.tokens_per_micro_batch:,}"))
+    known = f" of {gigabytes(p.host_memory)}" if p.host_memory else ""
+    if p.host:
+        lines.append(("host", f"{gigabytes(p.host)}{known} on each machine"))
+    if p.host_saving:
+        lines.append(("saving", f"{gigabytes(p.host_saving)} more in each machine's memory, where that has room"))
+    if p.disk:
+        lines.append(("disk", f"{gigabytes(p.disk)} on each machine"))
+    if p.ranks > 1:
+        lines.append(("sends", f"{gigabytes(p.sent)} per step and rank, {p.seconds_sending:.2g} s of wire"))
     lines.append(
         (
             "speed",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils.flop_counter import flop_registry
 
 from xlmrxl_train.model.attention import choose_backend, make_layout
@@ -40,6 +40,11 @@ class Footprint:
     def layers(self) -> float:
         """The most at once while the layers run."""
         return max(self.forward, self.backward)
+
+    def towards(self, other: "Footprint", times: float) -> "Footprint":
+        """Return what lies on the straight line from this one to another, or beyond it."""
+        values = {item.name: float(getattr(self, item.name)) for item in fields(Footprint)}
+        return Footprint(**{name: here + times * (float(getattr(other, name)) - here) for name, here in values.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +74,7 @@ def footprint(outline: nn.Module, inputs: dict[str, Any], setting: Setting) -> F
     if low + period >= depth or not _alike(encoder):
         return _run(outline, depth, inputs, setting)
     first, second = _run(outline, low, inputs, setting), _run(outline, low + period, inputs, setting)
-    times = (depth - low) / period
-
-    def of_all(name: str) -> float:
-        here, deeper = float(getattr(first, name)), float(getattr(second, name))
-        return here + times * (deeper - here)
-
-    return Footprint(**{item.name: of_all(item.name) for item in fields(Footprint)})
+    return first.towards(second, (depth - low) / period)
 
 
 def _alike(encoder: XLMRobertaXLEncoder) -> bool:
@@ -176,10 +175,11 @@ def _attend_as_on_cuda(setting: Setting) -> Any:
         layout = context.layout
         if backend == layout.backend:
             return None
-        layout = make_layout(backend, layout.queries, causal=layout.causal)
         first = context.first_layout
-        if first is not None:
-            first = make_layout(backend, first.queries, layout.queries)
+        with unset_fake_temporarily():  # how sequences lie is computed
+            layout = make_layout(backend, layout.queries, causal=layout.causal)
+            if first is not None:
+                first = make_layout(backend, first.queries, layout.queries)
         return (hidden_TD, replace(context, layout=layout, first_layout=first), *rest), named
 
     return replaced

@@ -19,6 +19,7 @@ from xlmrxl_train.plan.inputs import Inputs
 from xlmrxl_train.plan.states import Shapes, States, is_divided, states_of
 from xlmrxl_train.plan.workload import Workload, stated
 
+ANCHORS = (1024, 8192)  # tokens of the micro-batches that are looked at; the same mixture of lengths, so all is linear
 STEP_OF_BUDGET = 256  # tokens: budgets that are found are multiples of it
 MOST_TOKENS = 65_536  # a larger micro-batch is no faster
 CPU_TOKENS = 8192  # likewise on a CPU
@@ -165,19 +166,14 @@ class Planner:
 
         if not self._host_fits(self._states(config, 1)):
             return None
-        low, high = max(least, 1024), max(4 * least, 8192)
-        at_low, at_high = peak(low), peak(high)
-        slope = max(at_high - at_low, 1.0) / (high - low)
-        found = low + int((usable - at_low) / slope)
-        found = min(MOST_TOKENS, found)
+        low, high = ANCHORS
+        slope = max((peak(high) - peak(low)) / (high - low), 1e-3)
+        found = min(MOST_TOKENS, low + int((usable - peak(low)) / slope))
         while found >= least:
             found = max(least, found // STEP_OF_BUDGET * STEP_OF_BUDGET)
-            excess = peak(found) - usable
-            if excess <= 0:
+            if peak(found) <= usable:
                 return found
-            if found == least:
-                return None
-            found = max(least, min(found - STEP_OF_BUDGET, found - int(excess / slope)))
+            found -= STEP_OF_BUDGET
         return None
 
     def best_budget(self) -> int:
@@ -288,7 +284,7 @@ class Planner:
         return states_of(config, self.shapes, self.hardware.ranks, micro_batches)
 
     def footprint(self, config: Config, tokens: int) -> Footprint:
-        """Return what a micro-batch of so many tokens takes."""
+        """Return what a micro-batch of so many tokens takes: a straight line through two that are looked at."""
         setting = Setting(
             precision=config.train.precision,
             recompute=config.train.recompute,
@@ -296,6 +292,10 @@ class Planner:
             cuda=not self.hardware.is_cpu,
             attention=config.model.attn_implementation,
         )
+        low, high = (self._measured(setting, anchor) for anchor in ANCHORS)
+        return low.towards(high, (tokens - ANCHORS[0]) / (ANCHORS[1] - ANCHORS[0]))
+
+    def _measured(self, setting: Setting, tokens: int) -> Footprint:
         if (setting, tokens) not in self._footprints:
             inputs = self.inputs(self.workload.filled(tokens))
             self._footprints[setting, tokens] = footprint(self.outline, inputs, setting)
@@ -329,7 +329,7 @@ class Planner:
 
 def gigabytes(count: float) -> str:
     """Return bytes for people."""
-    return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.0f} MB"
 
 
 def budget_of(config: Config) -> int:
