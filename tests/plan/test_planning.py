@@ -18,13 +18,10 @@ from xlmrxl_train.session import SAMPLE_TOKENIZER, outline_of
 from xlmrxl_train.tasks import make_task
 
 SHAPE = [
-    "model=xl",
-    "model.num_hidden_layers=6",
-    "model.path=null",
-    "model.vocab_size=20000",
-    "task.max_length=128",
+    "model=xl", "model.num_hidden_layers=6", "model.path=null", "model.vocab_size=20000", "task.max_length=128",
     "train.batch_size=256",
-]
+]  # fmt: skip
+WORKLOAD = Workload(examples=((42,),) * 50, total=1000, origin="made up")  # one length: quickly looked at
 Make = Callable[..., Planner]
 
 
@@ -146,7 +143,7 @@ def test_stated_lengths() -> None:
     assert xnli.mean == pytest.approx(42.2, abs=1) and max(xnli.sizes) <= 96
     assert sum(xnli.filled(1000)) == 1000 and xnli.filled(1000) == sorted(xnli.filled(1000), reverse=True)
     longer = stated(200, 256, None)
-    assert longer.mean == pytest.approx(200, rel=0.03) and max(longer.sizes) == 256
+    assert longer.mean == pytest.approx(200, rel=0.05) and max(longer.sizes) == 256
     cut = xnli.cut(128, 1, 2048)
     assert cut.micro_batches in (3, 4) and 1300 < cut.tokens <= 2048
     assert xnli.cut(128, 8, 8192).micro_batches == 1
