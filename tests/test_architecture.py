@@ -90,7 +90,7 @@ KNOWN_BY = {
     "onnx": ["inference/export/"],
     "onnxruntime": ["inference/export/"],
     "onnxscript": ["inference/export/"],
-    "torchao": ["model/quantization.py", "model/quantized_weights.py"],
+    "torchao": ["model/quantization.py", "model/quantized_weights.py", "model/float8.py", "parallel/adamw_8bit.py"],
 }
 WITHOUT_TORCH = [
     "checks/",

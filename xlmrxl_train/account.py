@@ -130,6 +130,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )
+    if epochs := session.config.optimizer.unfreeze_after:
+        say(f"        the encoder is frozen for the first {round(epochs * batches.steps_per_epoch):,}")
 
 
 def _by_name(sets: list[TrainingSet]) -> dict[str, list[str]]:

@@ -29,6 +29,11 @@ class ModelConfig:
     path: str | None = key(None, "Hub id, folder of weights, or run folder; null: random weights of the shape below")
     revision: str | None = key(None, "commit or tag on the Hub")
     suggested_lr: float = key(1e-5, "peak learning rate that suits this model; optimizer.lr is this unless it is set")
+    embeddings: str = key(
+        "auto",
+        "auto | trainable | active | frozen; active: only the words that the training set has, with the same result; "
+        "frozen: neither words nor positions; auto: active where the result is the same, else trainable",
+    )
     attn_implementation: str = key("auto", "auto | grouped | sdpa | varlen | eager; auto: by device")
     vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's size")
     hidden_size: int | None = key(None, "width")
@@ -365,11 +370,21 @@ class Zero3NvmeConfig(Zero3OffloadConfig):
 class OptimizerConfig:
     """How gradients move weights."""
 
-    name: str = key("adamw", "adamw, fused where the device has it")
+    name: str = key(
+        "adamw",
+        "adamw | adamw_8bit; adamw: fused; adamw_8bit: torchao's, moments of matrices in a byte per element, with "
+        "strategy=single, ddp or fsdp2",
+    )
     lr: float = key(1e-5, "peak learning rate")
     betas: list[float] = key([0.9, 0.98], "decay of the two moments")
     eps: float = key(1e-6, "added to the root of the second moment")
     weight_decay: float = key(0.1, "not on biases, norms and embeddings")
+    head_lr: float | None = key(None, "peak learning rate of what stands above the encoder; null: lr")
+    layer_decay: float = key(1.0, "layer i of n has lr * layer_decay^(n - i), the embeddings the power n + 1")
+    unfreeze_after: float = key(0.0, "epochs, or a part of one, in which only what stands above the encoder moves")
+    unfreeze_every: float | None = key(
+        None, "epochs between one layer and the next below it, from unfreeze_after on; null: all at once"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -409,10 +424,19 @@ class TrainConfig:
         8192, "tokens that one rank holds at a time; a step is cut into as many as needed; auto: as many as fit"
     )
     precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
+    matmul: str = key(
+        "bf16",
+        "bf16 | fp8; fp8: factors of the layers' products in training, by torchao, on GPUs that have it; each is "
+        "scaled by its largest value in a micro-batch, so results depend on the cut",
+    )
     recompute: str = key(
         "none",
         "none | full | every_<n> | selective | auto; full: keep no activations, run each layer twice; every_2: every "
         "second layer; selective: keep matrix products, compute the rest twice; auto: as few layers as fit",
+    )
+    compile: bool = key(
+        False,
+        "torch.compile the feed-forward half of each layer in training: rounds otherwise, compiles at the first step",
     )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")

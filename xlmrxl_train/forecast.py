@@ -11,25 +11,29 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, SingleConfig
+from xlmrxl_train.config import Config, SingleConfig, TrainConfig
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.sources import open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError, UserError
-from xlmrxl_train.hub import TOKENIZER_FILES, at_hand
+from xlmrxl_train.hub import TOKENIZER_FILES, at_hand, has_weights
+from xlmrxl_train.model import PreTrained
+from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.plan.checking import check_memory
 from xlmrxl_train.plan.hardware import Hardware, parse_hardware
 from xlmrxl_train.plan.inputs import inputs_of
 from xlmrxl_train.plan.planning import EFFICIENCY, Plan, Planner, plan_on, with_recompute
-from xlmrxl_train.plan.workload import SAMPLE, XNLI_EXAMPLES, Workload, stated
+from xlmrxl_train.plan.workload import XNLI_EXAMPLES, Workload, sampled, stated
 from xlmrxl_train.session import SAMPLE_TOKENIZER, Session, build_model, open_tokenizer, outline_of
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.training.folder import RunFolder
+from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes, train_rows
 from xlmrxl_train.training_sets import open_training_sets
 
 
@@ -49,6 +53,7 @@ def plan(config: Config) -> Plan:
         raise ConfigError(
             f"task={config.task.kind} trains nothing, so there is nothing to plan. Choose another recipe."
         )
+    check_embeddings(config, task)
     folder = at_hand(config.model.path, config.model.revision, ("config.json",)) if config.model.path else None
     if config.model.path and folder is None and not config.model.hidden_size:
         raise ConfigError(
@@ -56,14 +61,18 @@ def plan(config: Config) -> Plan:
             "first, or set model.hidden_size, model.num_hidden_layers, model.num_attention_heads, "
             "model.intermediate_size and model.vocab_size."
         )
-    outline = outline_of(config, task, len(tokenizer), folder)
-    workload = _workload(config, task, tokenizer) if known else None
+    outline = outline_of(_uncompiled(config), task, len(tokenizer), folder)
+    source = outline.source(folder if folder and has_weights(folder) else None, 0)
+    corpus = _tokenised(config, task, tokenizer) if known else None
+    words = _divide_embedding(config, task, corpus, outline, source)
     planner = Planner(
         config=config,
         hardware=hardware,
-        workload=workload or _stated(config),
+        workload=_stated(config) if corpus is None else sampled(corpus),
         outline=outline,
+        kept=frozen_dtypes(outline, source),
         inputs=inputs_of(task),
+        words=words,
         efficiency=_efficiency(config, hardware),
     )
     if config.train.recompute == "auto" or config.train.tokens_per_micro_batch == "auto":
@@ -71,29 +80,54 @@ def plan(config: Config) -> Plan:
     return planner.plan()
 
 
-def settle(session: Session, corpus: Corpus) -> str | None:
-    """Put values in place of train.tokens_per_micro_batch=auto and train.recompute=auto, the same on every rank.
+def settle(session: Session, train: Corpus) -> list[str]:
+    """Make sure that a run fits, and put values in place of the keys that are `auto`, the same on every rank.
 
     Returns:
-        What was chosen, for people; None: nothing had to be.
+        What people should know.
 
     Raises:
-        ConfigError: Nothing fits the first rank's device.
+        ConfigError: It does not fit the first rank's device.
     """
-    settings = session.config.train
-    if settings.recompute != "auto" and settings.tokens_per_micro_batch != "auto":
-        return None
+    config, settings = session.config, session.config.train
 
-    def choose() -> tuple[int | str, str]:
-        outline, _ = build_model(session.config, session.task, session.tokenizer)
-        inputs = inputs_of(session.task)
-        planner = _settled(plan_on(session.world, session.config, outline, inputs, _sampled(corpus)))
-        return planner.config.train.tokens_per_micro_batch, planner.config.train.recompute
+    def look() -> tuple[Any, str, list[str]]:
+        outline, source = build_model(_uncompiled(config), session.task, session.tokenizer)
+        freeze_embeddings(config, session.task, train, outline, source)
+        kept, inputs = frozen_dtypes(outline, source), inputs_of(session.task)
 
-    tokens, settings.recompute = session.world.first(choose)
-    assert isinstance(tokens, int)
-    settings.tokens_per_micro_batch = tokens
-    return f"auto    train.tokens_per_micro_batch={tokens} train.recompute={settings.recompute}"
+        def planner() -> Planner:
+            return plan_on(session.world, config, outline, inputs, sampled(train), kept)
+
+        said = check_memory(session.world, config, outline, training=True, kept=kept, planner=planner)
+        if settings.recompute != "auto" and settings.tokens_per_micro_batch != "auto":
+            return settings.tokens_per_micro_batch, settings.recompute, [said] if said else []
+        chosen = _settled(planner()).config.train
+        tokens, recompute = chosen.tokens_per_micro_batch, chosen.recompute
+        return tokens, recompute, [f"auto    train.tokens_per_micro_batch={tokens} train.recompute={recompute}"]
+
+    settings.tokens_per_micro_batch, settings.recompute, said = session.world.first(look)
+    return said
+
+
+def _uncompiled(config: Config) -> Config:
+    """Return the configuration with layers as they are written: planning runs them on tensors without memory."""
+    plain = deepcopy(config)
+    plain.train.compile, plain.train.matmul = False, TrainConfig().matmul
+    return plain
+
+
+def _divide_embedding(
+    config: Config, task: Task, train: Corpus | None, outline: PreTrained, source: ParameterSource
+) -> str:  # fmt: skip
+    """Freeze what `model.embeddings` says, with a usual share of rows where the training set is not here."""
+    unknown = train is None and config.model.embeddings in ("auto", "active") and not task.trains_all_words
+    if not unknown:
+        nothing = Corpus(split="train", languages=[], tables=[])  # not looked at where all rows, or none, are trained
+        return freeze_embeddings(config, task, train or nothing, outline, source) or "all rows are trained"
+    rows = outline.config.vocab_size
+    train_rows(outline, source, torch.arange(max(1, int(ROWS * rows))))
+    return f"{ROWS:.0%} of {rows:,} rows taken to be in the training set; its own count decides"
 
 
 def _settled(planner: Planner) -> Planner:
@@ -117,12 +151,15 @@ def _tokenizer(config: Config) -> tuple[Tokenizer, bool]:
     return open_tokenizer(config), True
 
 
+ROWS = 0.15  # of the embedding that a training set in one language contains, as a rule
+
+
 class _NotThereError(Exception):
     """Rows would have to be read and tokenised."""
 
 
-def _workload(config: Config, task: Task, tokenizer: Tokenizer) -> Workload | None:
-    """Return the lengths of the training set if it was tokenised before, on this machine."""
+def _tokenised(config: Config, task: Task, tokenizer: Tokenizer) -> Corpus | None:
+    """Return the training set if it was tokenised before, on this machine."""
 
     def no_rows(part: Part) -> Iterator[Row]:
         raise _NotThereError
@@ -134,26 +171,12 @@ def _workload(config: Config, task: Task, tokenizer: Tokenizer) -> Workload | No
             for item in sets
             for code in item.languages
         ]
-        return _sampled(
-            open_corpus(
-                "train", parts, tokenizer.fingerprint, rows=no_rows, limit=config.data.limit,
-                cache=cache_folder(config.data),
-            )
+        return open_corpus(
+            "train", parts, tokenizer.fingerprint, rows=no_rows, limit=config.data.limit,
+            cache=cache_folder(config.data),
         )  # fmt: skip
     except (_NotThereError, UserError):
         return None
-
-
-def _sampled(corpus: Corpus) -> Workload:
-    """Return the lengths of some examples of a corpus."""
-    chosen = np.random.default_rng(0).permutation(len(corpus))[:SAMPLE]
-    examples = []
-    for number in chosen.tolist():
-        table, position = corpus.locate(number)
-        lengths = corpus.tables[table].lengths
-        first, last = np.searchsorted(corpus.tables[table].example_of, [position, position + 1])
-        examples.append(tuple(lengths[first:last].tolist()))
-    return Workload(examples=tuple(examples), total=len(corpus), origin=f"the training set, {len(corpus):,} examples")
 
 
 def _stated(config: Config) -> Workload:

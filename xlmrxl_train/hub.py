@@ -12,6 +12,7 @@ from xlmrxl_train.progress import progress
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.json.gz", "sentencepiece.bpe.model")
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of Linux's file systems; the latter leaves room for what we append
+_NAME_ONE = "Name a file, or a folder or Hub id that has one"
 _SMALL_FILES = ["*.json", "*.txt", *TOKENIZER_FILES[1:]]
 # In order of preference; a repository with several formats is fetched in the first one only.
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -62,8 +63,8 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str 
     found = (folder / name for folder in folders for name in TOKENIZER_FILES if (folder / name).is_file())
     if (file := next(found, None)) is None:
         raise ConfigError(
-            f"tokenizer.path must hold {', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}, "
-            f"got {path_or_id}, which has none of them. Name a file, or a folder or Hub id that has one."
+            f"{key} must hold {', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}, got {path_or_id}, which has "
+            f"none of them. {'Put it there, or name a tokenizer' if key == 'model' else _NAME_ONE}."
         )
     return file
 
@@ -78,6 +79,11 @@ def at_hand(path_or_id: str, revision: str | None, names: tuple[str, ...]) -> Pa
         return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
     found = (try_to_load_from_cache(path_or_id, name, revision=revision) for name in names)
     return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has config.json and weights."""
+    return _fault_of_model(folder) is None
 
 
 def is_local(path_or_id: str) -> bool:

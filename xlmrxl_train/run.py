@@ -92,8 +92,8 @@ class Training:
         corpora = open_corpora(session, stop)
         if world.any(stop()):
             raise Stopped
-        if "train" in corpora and (chosen := settle(session, corpora["train"])):
-            say(chosen)
+        for line in settle(session, corpora["train"]) if "train" in corpora else []:
+            say(line)
         prints = session.fingerprints(corpora)
         if not world.first(lambda: enter_folder(folder, config, prints)):
             if world.is_first:
@@ -102,7 +102,7 @@ class Training:
             return None
         check_shared(folder.path, world)
         start = world.first(lambda: find_start(folder, config, say))
-        strategy, state = session.strategy(), TrainState()
+        strategy, state = session.strategy(corpora.get("train")), TrainState()
         if start.checkpoint:
             state = load_checkpoint(start.checkpoint, strategy)
             start.apply(state)

@@ -14,6 +14,7 @@ from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
+from xlmrxl_train.data.planning import steps_per_epoch
 from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -38,15 +39,16 @@ from xlmrxl_train.parallel import (
     versions,
 )
 from xlmrxl_train.plan.checking import check_memory
-from xlmrxl_train.plan.inputs import inputs_of
-from xlmrxl_train.plan.planning import plan_on
 from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.capabilities import check_capabilities
+from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
@@ -121,12 +123,12 @@ class Session:
                 f"dataset={config.dataset.name} must suit the trained model, but {weights.report.misfit}. "
                 "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
             )
-        training = training and task.trains
         if training is not None:
-            planner = partial(plan_on, world, config, outline, inputs_of(task))
-            if warning := check_memory(world, config, outline, training=training, planner=planner):
-                console.say(warning)
+            check_memory(world, config, outline, training=False)
             check_engine(world, config.strategy, outline)
+        if training:
+            check_embeddings(config, task)
+            check_capabilities(config, world.device)
         return session
 
     @property
@@ -270,20 +272,24 @@ class Session:
         wanted = dict.fromkeys([*self.select_languages, *self.evaluate_languages])
         return [code for code in wanted if self.source.has("validation", code)]
 
-    def strategy(self) -> Strategy:
-        """Build the model and spread it over the world."""
+    def strategy(self, train: Corpus | None = None) -> Strategy:
+        """Build the model and spread it over the world, to be trained on `train`, or on nothing."""
         with progress.doing("building the model"):
-            return self._strategy()
+            return self._strategy(train)
 
-    def _strategy(self) -> Strategy:
+    def _strategy(self, train: Corpus | None) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
         for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
             self.console.say(f"head    {line}")
+        if train and (said := freeze_embeddings(self.config, self.task, train, model, source)):
+            self.console.say(f"vocab   {said}")
+        steps = steps_per_epoch(len(train), self.config.train.batch_size) if train else 0
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,
             source=source,
-            make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
+            make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
+            kept=frozen_dtypes(model, source),
         )
         return make_strategy(self.config, self.world, blueprint)
 
@@ -368,6 +374,7 @@ def outline_of(config: Config, task: Task, num_tokens: int, folder: Path | None)
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    prepare_layers(model, config.train)
     return model
 
 

@@ -27,6 +27,9 @@ def test_features_are_those_of_transformers(tmp_path: Path) -> None:
     assert mine(TEXTS[0], layer=0.5) == mine(TEXTS[0], layer=1) != mine(TEXTS[0])
     with pytest.raises(ConfigError, match="layer must be from 0 to 2, the model's layers, got 3"):
         mine(TEXTS[0], layer=3)
+    for share in (1.5, float("nan")):
+        with pytest.raises(ConfigError, match=r"layer must be a share from 0\.0 to 1\.0, or a layer's number, got"):
+            mine(TEXTS[0], layer=share)
 
 
 @pytest.mark.parametrize("layer", [0, 1, None])

@@ -25,7 +25,7 @@ def test_json(capsys: Capture) -> None:
     plan = json.loads(capsys.readouterr().out)
     assert set(plan) == set(
         """hardware ranks strategy precision recompute parameters trained tokens_per_micro_batch tokens micro_batches
-        lengths weights gradients optimizer activations buffers loading training training_at_budget usable fits host
+        lengths words weights gradients optimizer activations buffers loading training training_at_budget usable fits host
         host_saving host_memory disk largest_budget sent flops efficiency efficiency_origin tokens_per_second
         seconds_per_step seconds_sending steps seconds checkpoint model remedy""".split()
     )
@@ -49,7 +49,7 @@ def test_a_table_and_what_would_fit(capsys: Capture) -> None:
 
 def test_what_it_cannot_plan(capsys: Capture) -> None:
     for words, message in {
-        ("recipe=tatoeba",): "task=retrieval trains nothing, so there is nothing to plan. Choose another recipe.",
+        ("recipe=tatoeba",): "task=retrieval trains nothing: there is nothing to plan. Choose another recipe.",
         ("recipe=xnli", "strategy=single", "plan.hardware=2xH200"): (
             "strategy=single runs in one process, plan.hardware has 2. Use strategy=ddp."
         ),

@@ -13,7 +13,7 @@ from xlmrxl_train.forecast import _settled
 from xlmrxl_train.plan.hardware import GIB, GPUS, Hardware, parse_hardware
 from xlmrxl_train.plan.inputs import inputs_of
 from xlmrxl_train.plan.planning import Planner
-from xlmrxl_train.plan.workload import stated
+from xlmrxl_train.plan.workload import Workload, stated
 from xlmrxl_train.session import SAMPLE_TOKENIZER, outline_of
 from xlmrxl_train.tasks import make_task
 

@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any
 
+from xlmrxl_train.checks.optimizing import faults_of_optimizing
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
 from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
@@ -16,10 +17,12 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.matmul": ("bf16", "fp8"),
     "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
+    "model.embeddings": ("auto", "trainable", "active", "frozen"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
-    "optimizer.name": ("adamw",),
+    "optimizer.name": ("adamw", "adamw_8bit"),
     "schedule.name": ("linear", "cosine", "constant"),
     "evaluate.select": ("best", "last"),
     "tracker.mode": ("online", "offline", "disabled"),
@@ -102,6 +105,8 @@ _RULES: dict[str, tuple[str, Any]] = {
             "data.limit",
             "strategy.timeout_minutes",
             "optimizer.lr",
+            "optimizer.head_lr",
+            "optimizer.unfreeze_every",
             "model.suggested_lr",
             "optimizer.eps",
             "train.epochs",
@@ -131,6 +136,7 @@ _RULES: dict[str, tuple[str, Any]] = {
         (
             "model.initializer_range",
             "optimizer.weight_decay",
+            "optimizer.unfreeze_after",
             "schedule.warmup",
             "train.max_grad_norm",
             "evaluate.every",
@@ -163,6 +169,7 @@ _RULES: dict[str, tuple[str, Any]] = {
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
+    "optimizer.layer_decay": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "task.max_target_length": ("at least 8", lambda value: value >= 8),
@@ -245,4 +252,4 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_training_sets(config) + faults_of_task(config)
+    return faults + faults_of_optimizing(config) + faults_of_training_sets(config) + faults_of_task(config)

@@ -102,7 +102,7 @@ def _lines(p: Plan) -> list[tuple[str, str]]:
     )
     if p.seconds is not None:
         lines.append(("time", f"{p.steps:,} steps in {duration(p.seconds)}, without evaluation"))
-    lines.append(("lengths", p.lengths))
+    lines += [("lengths", p.lengths), ("vocabulary", p.words)]
     lines.append(("checkpoint", f"{gigabytes(p.checkpoint)} each; the model {gigabytes(p.model)}"))
     return lines
 

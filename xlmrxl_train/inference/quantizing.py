@@ -73,7 +73,7 @@ def quantization_page(
     """
     ordered = sorted(found.languages, key=lambda item: (-item.loss(metrics[0]), -(item.divergence or 0.0)))
     cost = Table(title="Speed and memory", columns=["", "original", "quantized"])
-    cost.add("weights, GB", *(f"{size / 1e9:.3f}" for size in sizes))
+    cost.add("weights, MB", *(f"{size / 1e6:,.1f}" for size in sizes))
     cost.add("tokens per second", *(f"{found.tokens / max(seconds, 1e-9):,.0f}" for seconds in found.seconds))
     cost.notes.append(f"On {device}, batch by batch in turn; {found.tokens:,} tokens each.")
     section = Section(title=title, tables=[_table(ordered, metric, found) for metric in metrics] + [cost])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from xlmrxl_train.errors import CheckpointError, ConfigError
 from xlmrxl_train.model.encoder import XLMRobertaXLLayer
 from xlmrxl_train.model.heads import LMHead
+from xlmrxl_train.model.heap import release_free_memory
 from xlmrxl_train.model.layers import Embedding
 from xlmrxl_train.model.quantized_weights import (
     INT4_PARTS,
@@ -36,6 +37,7 @@ METHOD = "xlmrxl_train"
 WORD_EMBEDDING = "embeddings.word_embeddings.weight"
 _CHOICES = {"weights": ("int8", "int4"), "embeddings": ("bf16", "int8")}
 _GROUP_SIZES = (32, 64, 128)
+_MATRICES_BETWEEN = 24  # of XL: after every fourth layer; without it a third of a gigabyte and more stays with the heap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,16 +90,14 @@ class QuantizationConfig:
             raise CheckpointError(f"{path}: quantization_config: {error} Restore the file.") from None
 
 
-def check_installed() -> None:
+def check_installed(who_needs: str = "Quantized weights need") -> None:
     """Make sure that torchao is there, and import it without what it says of kernels for other machines.
 
     Raises:
         ConfigError: It is not.
     """
     if find_spec("torchao") is None:
-        raise ConfigError(
-            "Quantized weights need the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'."
-        )
+        raise ConfigError(f"{who_needs} the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'.")
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -245,12 +245,14 @@ def load_quantized(
         config: How weights are rounded.
         device: Of the parameters.
     """
-    for name, kind in kinds_of(model, config).items():
+    for number, (name, kind) in enumerate(kinds_of(model, config).items()):
         if isinstance(reader, QuantizedReader):
             weight = reader.integers(stored[name], kind, config.group_size)
         else:
             weight = IntegerWeight.rounded(reader.read(stored[name]), kind, config.group_size)
         _set(model, name, weight.to_torchao(device))
+        if number % _MATRICES_BETWEEN == 0:
+            release_free_memory()
     for name, parameter in list(model.named_parameters()):
         if not is_quantized(parameter):
             value = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)

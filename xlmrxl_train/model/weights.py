@@ -303,6 +303,21 @@ def match_weights(
     return stored_names, report
 
 
+def read_floating(reader: CheckpointReader, name: str) -> Tensor:
+    """Return a tensor of floating-point numbers.
+
+    Raises:
+        CheckpointError: It holds others.
+    """
+    tensor = reader.read(name)
+    if not tensor.dtype.is_floating_point:
+        raise CheckpointError(
+            f"{reader.file_of(name)} must hold {name} as floating-point numbers, got {str(tensor.dtype)[6:]}. "
+            "Download it again."
+        )
+    return tensor
+
+
 @torch.no_grad()
 def load_weights(
     model: nn.Module, reader: CheckpointReader, stored: Mapping[str, str], dtype: torch.dtype | None,
@@ -320,7 +335,7 @@ def load_weights(
     default = dtype or next((reader.read(name).dtype for name in stored.values()), torch.float32)
     for name, parameter in list(model.named_parameters()):
         if name in stored:
-            source = reader.read(stored[name])
+            source = read_floating(reader, stored[name])
             value = torch.empty(source.shape, dtype=dtype or source.dtype, device=device).copy_(source)
         else:
             value = torch.empty(parameter.shape, dtype=default, device=device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+TRAINING_BYTES = 12  # of a trained parameter beside its weight: gradient and AdamW's two moments, float32
 # Where a container sees its own limit: cgroups of version 2 and 1.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 

@@ -1,7 +1,9 @@
 """Whether a model fits into memory, known before any is taken."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
+import torch
 from torch import nn
 
 from xlmrxl_train.config import Config
@@ -17,7 +19,8 @@ ROUGHLY = 100  # bytes that a layer keeps per token and unit of width, more than
 
 
 def check_memory(
-    world: World, config: Config, model: nn.Module, *, training: bool, planner: Callable[[], Planner]
+    world: World, config: Config, model: nn.Module, *, training: bool,
+    kept: Mapping[str, torch.dtype] = MappingProxyType({}), planner: Callable[[], Planner] | None = None,
 ) -> str | None:  # fmt: skip
     """Refuse a model that cannot be loaded or trained; return a warning where activations cannot be expected to fit.
 
@@ -26,7 +29,8 @@ def check_memory(
         config: Of the run.
         model: As it will be, on any device; "meta" takes no memory.
         training: Whether gradients and moments will be needed, and not the weights alone.
-        planner: Makes what knows more, when the memory is tight.
+        kept: What frozen parameters are held in, as `Blueprint.kept`.
+        planner: Makes what knows more, when the memory is tight; needed with `training`.
 
     Raises:
         ConfigError: Weights, or with `training` gradients and moments too, are larger than the memory.
@@ -35,7 +39,7 @@ def check_memory(
     copies = launched().local_size if on_cpu else 1
     memory, place = memory_of(world.device), "machine" if on_cpu else "GPU"
     ranks = f" in each of {copies} processes" if copies > 1 else ""
-    shapes = Shapes.of(model, XLMRobertaXLLayer)
+    shapes = Shapes.of(model, XLMRobertaXLLayer, kept)
     states = states_of(config, shapes, world.size)
     weights, lasting = _held(states, on_cpu)
     if weights * copies > memory:
@@ -45,6 +49,7 @@ def check_memory(
         )
     if not training:
         return None
+    assert planner is not None
     if lasting * copies > memory:
         raise ConfigError(
             f"training must fit into memory: {shapes.trained:,} trained parameters need {gigabytes(lasting)} for "

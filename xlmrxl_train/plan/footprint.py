@@ -100,7 +100,7 @@ def _run(outline: nn.Module, depth: int, inputs: dict[str, Any], setting: Settin
                 setattr(module, name, _FusedDropout(child.p))
     products = forward_dtype(setting.precision)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for parameter, homes in homes_of(model):
+        for parameter, homes in homes_of(model).values():
             whole = parameter.requires_grad and not setting.divided
             fake = nn.Parameter(
                 torch.empty(parameter.shape, dtype=torch.float32 if whole else products),

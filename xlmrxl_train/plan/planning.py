@@ -1,11 +1,12 @@
 """Adds up what a run needs, says whether it fits, and finds what would."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
+import torch
 from torch import nn
 
 from xlmrxl_train.config import VARIANTS, Config, FSDP2Config, lengths_of
@@ -17,7 +18,7 @@ from xlmrxl_train.plan.footprint import Footprint, Setting, footprint
 from xlmrxl_train.plan.hardware import Hardware, this_machine
 from xlmrxl_train.plan.inputs import Inputs
 from xlmrxl_train.plan.states import Shapes, States, is_divided, states_of
-from xlmrxl_train.plan.workload import Workload, stated
+from xlmrxl_train.plan.workload import Workload
 
 ANCHORS = (1024, 8192)  # tokens of the micro-batches that are looked at; the same mixture of lengths, so all is linear
 STEP_OF_BUDGET = 256  # tokens: budgets that are found are multiples of it
@@ -42,6 +43,7 @@ class Plan:
     tokens: int  # of the fullest micro-batch that steps of this batch size make
     micro_batches: int
     lengths: str
+    words: str
     weights: float
     gradients: float
     optimizer: float
@@ -84,11 +86,13 @@ class Planner:
     workload: Workload
     outline: nn.Module  # on the meta device
     inputs: Inputs  # of the model's forward, for sequences of these lengths
+    kept: Mapping[str, torch.dtype] = field(default_factory=dict)  # as `Blueprint.kept`
+    words: str = "all rows are trained"  # what of the embedding is trained, for people
     efficiency: tuple[float, str] = (EFFICIENCY, "assumed")
     _footprints: dict[tuple[Setting, int], Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.shapes = Shapes.of(self.outline, XLMRobertaXLLayer)
+        self.shapes = Shapes.of(self.outline, XLMRobertaXLLayer, self.kept)
 
     def plan(self) -> Plan:
         """Plan the configuration as it is; where it does not fit, find the cheapest change that makes it."""
@@ -113,6 +117,7 @@ class Planner:
             tokens=tokens,
             micro_batches=micro_batches,
             lengths=self.workload.origin,
+            words=self.words,
             weights=states.weights,
             gradients=states.gradients,
             optimizer=states.optimizer,
@@ -253,6 +258,8 @@ class Planner:
         rank_of = ["none", "selective", "full"]
         given = own.train.recompute if own.train.recompute in rank_of else "selective"
         again = [own.train.recompute, *rank_of[rank_of.index(given) + 1 :]]
+        if own.optimizer.name == "adamw_8bit":  # which DeepSpeed's engines do not take
+            strategies = [words for words in strategies if not any("zero" in word for word in words)]
         for strategy, recompute in product(strategies, again):
             config = deepcopy(own)
             words = list(strategy)
@@ -346,21 +353,15 @@ def strategy_name(config: Config, hardware: Hardware) -> str:
 
 
 def plan_on(
-    world: World, config: Config, outline: nn.Module, inputs: Inputs, workload: Workload | None = None
+    world: World, config: Config, outline: nn.Module, inputs: Inputs, workload: Workload,
+    kept: Mapping[str, torch.dtype],
 ) -> Planner:  # fmt: skip
-    """Return a planner for the ranks of a session, taking all machines to be as this one.
-
-    Args:
-        world: The ranks.
-        config: Of the run.
-        outline: Its model on the meta device.
-        inputs: Of the model's forward.
-        workload: Of the training set; None: it is not open yet.
-    """
+    """Return a planner for the ranks of a session, taking all machines to be as this one."""
     hardware = this_machine(device=world.device.type)
     hardware = replace(hardware, machines=max(1, world.size // hardware.per_machine))
-    workload = workload or stated(config.plan.length, config.task.max_length, None)
-    return Planner(config=config, hardware=hardware, workload=workload, outline=outline, inputs=inputs)
+    return Planner(
+        config=config, hardware=hardware, workload=workload, outline=outline, inputs=inputs, kept=kept
+    )  # fmt: skip
 
 
 def with_recompute(planner: Planner, choice: str, budget: int | None = None) -> Planner:

@@ -3,9 +3,12 @@
 "On the way" is what is held for a moment: weights gathered from other ranks, gradients before they are divided.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
+import torch
 from torch import nn
 
 from xlmrxl_train.config import (
@@ -18,12 +21,14 @@ from xlmrxl_train.config import (
     Zero3OffloadConfig,
     ZeroConfig,
 )
+from xlmrxl_train.model.active_embedding import ActiveEmbedding
 from xlmrxl_train.parallel.blueprint import units_of
 from xlmrxl_train.parallel.strategy import forward_dtype
 from xlmrxl_train.parallel.zero_settings import MB
 
 MASTER = 4  # bytes of a float32 weight or gradient
 BLOCK = 1 << 26  # bytes that are read of a file at a time
+EIGHT_BIT_ROWS, EIGHT_BIT_BLOCK = 1024, 256
 SUB_GROUP = 1_000_000_000  # elements that ZeRO-3 updates at a time, DeepSpeed's default
 
 
@@ -34,6 +39,8 @@ class Part:
     shape: tuple[int, ...]
     trained: bool
     unit: int | None  # which of the modules that are divided on their own; None: what lies outside of them
+    kept: int | None = None  # bytes of an element that is frozen; None: those of the dtype of products
+    idle: bool = False  # whether training reads none of it: the rows of words that the training set lacks
 
     @property
     def numel(self) -> int:
@@ -48,15 +55,30 @@ class Shapes:
     parts: list[Part]
 
     @classmethod
-    def of(cls, model: nn.Module, block: type[nn.Module]) -> "Shapes":
-        """Look at a model, on any device."""
+    def of(
+        cls, model: nn.Module, block: type[nn.Module], kept: Mapping[str, torch.dtype] = MappingProxyType({})
+    ) -> "Shapes":  # fmt: skip
+        """Look at a model, on any device.
+
+        Args:
+            model: With its parameters trained or frozen as they will be.
+            block: Its repeated layer.
+            kept: What frozen parameters are held in, where that is not the dtype of products.
+        """
+        idle = {id(module.frozen.weight) for module in model.modules() if isinstance(module, ActiveEmbedding)}
         number = {
             id(parameter): index for index, unit in enumerate(units_of(model, block)) for parameter in unit.parameters()
         }
         return cls(
             parts=[
-                Part(shape=tuple(item.shape), trained=item.requires_grad, unit=number.get(id(item)))
-                for item in model.parameters()
+                Part(
+                    shape=tuple(item.shape),
+                    trained=item.requires_grad,
+                    unit=number.get(id(item)),
+                    kept=kept[name].itemsize if name in kept else None,
+                    idle=id(item) in idle,
+                )
+                for name, item in model.named_parameters()
             ]
         )
 
@@ -71,6 +93,26 @@ class Shapes:
         return sum(part.numel for part in self.parts if not part.trained)
 
     @property
+    def read(self) -> int:
+        """Elements that a training step reads."""
+        return sum(part.numel for part in self.parts if not part.idle)
+
+    def frozen_bytes(self, product: int) -> float:
+        """Return what the frozen ones take."""
+        return float(sum(part.numel * (part.kept or product) for part in self.parts if not part.trained))
+
+    def moments(self, config: Config) -> float:
+        """Return the bytes of an optimizer's moments per trained element."""
+        eight_bit = config.optimizer.name == "adamw_8bit"
+        each = 1 + MASTER / EIGHT_BIT_BLOCK  # and a scale per block
+        sizes = [
+            2 * part.numel * (each if eight_bit and _in_eight_bits(part.shape) else MASTER)
+            for part in self.parts
+            if part.trained
+        ]
+        return sum(sizes) / max(1, self.trained)
+
+    @property
     def largest_trained(self) -> int:
         """Elements of the largest parameter that an optimizer moves: the embedding, as a rule."""
         return max((part.numel for part in self.parts if part.trained), default=0)
@@ -79,7 +121,7 @@ class Shapes:
         """Return the elements of each module that is divided on its own, the largest first."""
         sizes: dict[int, int] = {}
         for part in self.parts:
-            if part.unit is not None:
+            if part.unit is not None and not part.idle:
                 sizes[part.unit] = sizes.get(part.unit, 0) + part.numel
         return sorted(sizes.values(), reverse=True) or [0]
 
@@ -113,9 +155,9 @@ class States:
         return self.weights + self.gradients + self.optimizer + self.buffers
 
 
-def moments_per_parameter(config: Config) -> float:
-    """Return the bytes of an optimizer's moments per trained parameter."""
-    return 2.0 * MASTER
+def _in_eight_bits(shape: tuple[int, ...]) -> bool:
+    """Whether optimizer.name=adamw_8bit rounds a parameter's moments, as parallel/adamw_8bit.py decides."""
+    return len(shape) == 2 and shape[0] >= EIGHT_BIT_ROWS and shape[1] % EIGHT_BIT_BLOCK == 0
 
 
 def is_divided(config: Config) -> bool:
@@ -133,7 +175,7 @@ def states_of(config: Config, shapes: Shapes, ranks: int, micro_batches: int = 1
         micro_batches: Of a step on each rank.
     """
     product = forward_dtype(config.train.precision).itemsize
-    moments = moments_per_parameter(config)
+    moments = shapes.moments(config)
     strategy = config.strategy
     if isinstance(strategy, FSDP2Config):
         states = _fsdp2(strategy, shapes, ranks, micro_batches, product, moments)
@@ -154,7 +196,7 @@ def states_of(config: Config, shapes: Shapes, ranks: int, micro_batches: int = 1
 def _whole(shapes: Shapes, ranks: int, micro_batches: int, product: int, moments: float) -> States:
     """single and ddp: every rank holds all of it."""
     trained = shapes.trained
-    weights, gradients = MASTER * trained + product * shapes.frozen, MASTER * trained
+    weights, gradients = MASTER * trained + shapes.frozen_bytes(product), MASTER * trained
     several = ranks > 1 and micro_batches > 1  # gradients add up outside of the buckets, until the last micro-batch
     return States(
         weights=weights,
@@ -173,9 +215,9 @@ def _fsdp2(
     config: FSDP2Config, shapes: Shapes, ranks: int, micro_batches: int, product: int, moments: float
 ) -> States:  # fmt: skip
     shards = min(config.shard_size or ranks, ranks)
-    rows = [(-(-part.shape[0] // shards) * prod(part.shape[1:]), part.trained) for part in shapes.parts]
-    trained = sum(count for count, is_trained in rows if is_trained)
-    weights = MASTER * trained + product * (sum(count for count, _ in rows) - trained)
+    rows = [(-(-part.shape[0] // shards) * prod(part.shape[1:]), part) for part in shapes.parts]
+    trained = sum(count for count, part in rows if part.trained)
+    weights = MASTER * trained + sum(count * (part.kept or product) for count, part in rows if not part.trained)
     units, outside = shapes.of_units(), shapes.outside
     largest, layer = units[0], units[min(1, len(units) - 1)]
     held = 2 * product * outside  # gathered, and its gradient, from the first layer to the last
@@ -185,11 +227,7 @@ def _fsdp2(
         layer * (product * gathered + reduced)
     )  # fmt: skip
     per_micro_batch = (
-        _others(shards)
-        * (
-            product * (shapes.trained + shapes.frozen) * (2 if config.reshard_after_forward else 1)
-            + MASTER * shapes.trained
-        )
+        _others(shards) * (product * shapes.read * (2 if config.reshard_after_forward else 1) + MASTER * shapes.trained)
         + 2 * _others(ranks // shards) * MASTER * shapes.trained / shards
     )
     return States(
@@ -212,7 +250,7 @@ def _zero(
     elements = int(config.reduce_bucket_mb * MB / MASTER)
     largest = shapes.largest_trained
     second = isinstance(config, Zero2Config)
-    weights = product * (trained + shapes.frozen)
+    weights = product * trained + shapes.frozen_bytes(product)
     optimizer = (MASTER + moments) * share
     separate = product != MASTER  # float32 sums beside gradients in bf16
     if separate and second:
@@ -232,7 +270,7 @@ def _zero(
         end=on_the_way + large * separate,
         step=MASTER * share,
         loading=max(weights + product * trained, weights + optimizer + gradients * (isinstance(config, Zero1Config))),
-        saving=optimizer + product * shapes.frozen,
+        saving=optimizer + shapes.frozen_bytes(product),
         sent=_others(ranks) * (rounds * MASTER * trained + product * trained),
     )
 
@@ -244,14 +282,13 @@ def _zero3(
     chunks = [(-(-part.numel // ranks), part) for part in shapes.parts]
     kept = sum(part.numel for part in shapes.parts if part.numel < small)  # whole on every rank
     trained = sum(chunk for chunk, part in chunks if part.trained)
-    everything = sum(chunk for chunk, _ in chunks)
-    weights = product * (everything + kept)
+    frozen = sum(chunk * (part.kept or product) for chunk, part in chunks if not part.trained)
+    weights = product * (trained + kept) + frozen
     bucket = MASTER * int(config.reduce_bucket_mb * MB / MASTER)
     units = shapes.of_units()
     largest, layer = units[0], units[min(1, len(units) - 1)]
-    whole = product * (shapes.trained + shapes.frozen)
+    whole = product * shapes.read
     live = min(whole, max(config.max_live_mb * MB, product * layer + config.prefetch_mb * MB))
-    total = shapes.trained + shapes.frozen
     optimizer = (MASTER + moments) * trained
     return States(
         weights=weights,
@@ -262,8 +299,8 @@ def _zero3(
         end=max(live, product * largest) + (MASTER * largest if MASTER * largest > bucket else 0.0),
         step=MASTER * min(trained, SUB_GROUP),
         loading=max(weights + product * largest, weights + optimizer + MASTER * trained + bucket),
-        saving=optimizer + product * (everything - trained),
-        sent=micro_batches * _others(ranks) * (2 * product * total + MASTER * shapes.trained),
+        saving=optimizer + frozen,
+        sent=micro_batches * _others(ranks) * (2 * product * shapes.read + MASTER * shapes.trained),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import micro_batches
 
 STEPS = 30  # that are drawn to see how full micro-batches get
@@ -73,3 +74,15 @@ def stated(mean: float | None, max_length: int, total: int | None) -> Workload:
     lengths = np.clip(np.rint(drawn), min(XNLI_LEAST, longest), longest).astype(int).tolist()
     origin = "real XNLI pairs, mean 42 tokens" if mean is None else f"mean {mean:g} tokens, as plan.length says"
     return Workload(examples=tuple((length,) for length in lengths), total=total, origin=origin)
+
+
+def sampled(corpus: Corpus) -> Workload:
+    """Return the lengths of some examples of a corpus."""
+    chosen = np.random.default_rng(0).permutation(len(corpus))[:SAMPLE]
+    examples = []
+    for number in chosen.tolist():
+        table, position = corpus.locate(number)
+        lengths = corpus.tables[table].lengths
+        first, last = np.searchsorted(corpus.tables[table].example_of, [position, position + 1])
+        examples.append(tuple(lengths[first:last].tolist()))
+    return Workload(examples=tuple(examples), total=len(corpus), origin=f"the training set, {len(corpus):,} examples")

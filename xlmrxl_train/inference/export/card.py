@@ -32,7 +32,7 @@ def write_card(source: ModelFolder, target: Path, licence: str | None = None) ->
         CheckpointError: The card cannot be written.
     """
     assert source.run is not None
-    text = card_of(source, read_run(source.run), _environment(source.run), licence)
+    text = card_of(source, read_run(source.run, must_score=False), _environment(source.run), licence)
     try:
         (target / "README.md").write_text(redact(text), encoding="utf-8")
     except OSError as error:
@@ -79,7 +79,9 @@ def _head(source: ModelFolder, run: FinishedRun, licence: str | None) -> dict[st
                 "name": run.protocol["recipe"],
                 "results": [_result(source, run, code, repositories) for code in run.languages],
             }
-        ],
+        ]
+        if run.languages
+        else None,
     }
     return {key: value for key, value in values.items() if value is not None}
 

@@ -9,7 +9,7 @@ from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.inference.export.card import write_card
 from xlmrxl_train.inference.export.onnx_file import export_onnx
 from xlmrxl_train.inference.export.transformers_folder import export_transformers
-from xlmrxl_train.inference.model_folder import new_folder, open_model_folder
+from xlmrxl_train.inference.model_folder import new_folder, open_model_folder, whole_or_nothing
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -36,12 +36,16 @@ def export(
             raise ConfigError(
                 f"--dtype must be fp32 for ONNX, got {dtype}: onnxruntime lacks kernels for others. Leave it out."
             )
-        yield from export_onnx(source, target)
+        with whole_or_nothing(target):
+            lines = list(export_onnx(source, target))
+        yield from lines
         return
-    export_transformers(source, target, DTYPES[dtype] if dtype else None)
+    with whole_or_nothing(target):
+        export_transformers(source, target, DTYPES[dtype] if dtype else None)
+        if source.run is not None:
+            write_card(source, target, licence)
     yield f"written: {target}, read back and equal"
     if source.run is not None:
-        write_card(source, target, licence)
         yield f"written: {target / 'README.md'}"
     else:
         yield f"no model card: {source.path} does not belong to a finished run, which would say how it was trained"
