@@ -63,6 +63,7 @@ COMPOSITION_ROOT = {
     "account",
     "deploy",
     "forecast",
+    "outline",
     "run",
     "session",
     "training_sets",
@@ -90,7 +91,14 @@ KNOWN_BY = {
     "onnx": ["inference/export/"],
     "onnxruntime": ["inference/export/"],
     "onnxscript": ["inference/export/"],
-    "torchao": ["model/quantization.py", "model/quantized_weights.py", "model/float8.py", "parallel/adamw_8bit.py"],
+    "torchao": [
+        "model/quantization.py",
+        "model/quantized_weights.py",
+        "model/rounded_linear.py",
+        "model/float8.py",
+        "parallel/adamw_8bit.py",
+    ],
+    "peft": ["training/adapters.py"],
 }
 WITHOUT_TORCH = [
     "checks/",

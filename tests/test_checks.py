@@ -13,6 +13,8 @@ from xlmrxl_train.config import (
     Config,
     DDPConfig,
     FSDP2Config,
+    LastLayersTuningConfig,
+    LoraTuningConfig,
     RetrievalConfig,
     TranslationConfig,
     Zero3Config,
@@ -39,6 +41,8 @@ BROKEN = {
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
     "xtreme or null": "glue",
+    "int8 | nf4 or null": "int4",
+    "some of query, key, value, attention_output, intermediate, output, each once": ["dense"],
     "1 to 128 characters, none of / \\ # ? % :": "a/b",
     "words of 1 to 64 characters": ["x" * 65],
     "none | full | selective | every_<n> with n from 2": "every_1",
@@ -93,6 +97,7 @@ def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) ->
     if key == "task.max_target_length":
         config.task = TranslationConfig()
     config.strategy = STRATEGIES.get(key, DDPConfig)()
+    config.tuning = LastLayersTuningConfig() if key == "tuning.layers" else LoraTuningConfig()
     assert faults_of_values(put(config, key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
 
 

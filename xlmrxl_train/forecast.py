@@ -24,15 +24,17 @@ from xlmrxl_train.errors import ConfigError, UserError
 from xlmrxl_train.hub import TOKENIZER_FILES, at_hand, has_weights
 from xlmrxl_train.model import PreTrained
 from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.outline import plain_model
 from xlmrxl_train.plan.checking import check_memory
 from xlmrxl_train.plan.hardware import Hardware, parse_hardware
 from xlmrxl_train.plan.inputs import inputs_of
 from xlmrxl_train.plan.planning import EFFICIENCY, Plan, Planner, plan_on, with_recompute
 from xlmrxl_train.plan.workload import XNLI_EXAMPLES, Workload, sampled, stated
-from xlmrxl_train.session import SAMPLE_TOKENIZER, Session, build_model, open_tokenizer, outline_of
+from xlmrxl_train.session import SAMPLE_TOKENIZER, Session, build_model, open_tokenizer
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.environment import environment
 from xlmrxl_train.training.folder import RunFolder
+from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes, train_rows
 from xlmrxl_train.training_sets import open_training_sets
 
@@ -61,8 +63,8 @@ def plan(config: Config) -> Plan:
             "first, or set model.hidden_size, model.num_hidden_layers, model.num_attention_heads, "
             "model.intermediate_size and model.vocab_size."
         )
-    outline = outline_of(_uncompiled(config), task, len(tokenizer), folder)
-    source = outline.source(folder if folder and has_weights(folder) else None, 0)
+    outline = plain_model(config, task, len(tokenizer), folder)
+    source = tune(outline, outline.source(folder if folder and has_weights(folder) else None, 0), config.tuning)
     corpus = _tokenised(config, task, tokenizer) if known else None
     words = _divide_embedding(config, task, corpus, outline, source)
     planner = Planner(
@@ -70,7 +72,7 @@ def plan(config: Config) -> Plan:
         hardware=hardware,
         workload=_stated(config) if corpus is None else sampled(corpus),
         outline=outline,
-        kept=frozen_dtypes(outline, source),
+        kept=_kept(config, outline, source),
         inputs=inputs_of(task),
         words=words,
         efficiency=_efficiency(config, hardware),
@@ -94,7 +96,7 @@ def settle(session: Session, train: Corpus) -> list[str]:
     def look() -> tuple[Any, str, list[str]]:
         outline, source = build_model(_uncompiled(config), session.task, session.tokenizer)
         freeze_embeddings(config, session.task, train, outline, source)
-        kept, inputs = frozen_dtypes(outline, source), inputs_of(session.task)
+        kept, inputs = _kept(config, outline, source), inputs_of(session.task)
 
         def planner() -> Planner:
             return plan_on(session.world, config, outline, inputs, sampled(train), kept)
@@ -121,10 +123,15 @@ def _divide_embedding(
     config: Config, task: Task, train: Corpus | None, outline: PreTrained, source: ParameterSource
 ) -> str:  # fmt: skip
     """Freeze what `model.embeddings` says, with a usual share of rows where the training set is not here."""
-    unknown = train is None and config.model.embeddings in ("auto", "active") and not task.trains_all_words
+    unknown = (
+        train is None
+        and config.tuning.name == "full"
+        and config.model.embeddings in ("auto", "active")
+        and not task.trains_all_words
+    )
     if not unknown:
         nothing = Corpus(split="train", languages=[], tables=[])  # not looked at where all rows, or none, are trained
-        return freeze_embeddings(config, task, train or nothing, outline, source) or "all rows are trained"
+        return freeze_embeddings(config, task, train or nothing, outline, source) or _rows_of(config)
     rows = outline.config.vocab_size
     train_rows(outline, source, torch.arange(max(1, int(ROWS * rows))))
     return f"{ROWS:.0%} of {rows:,} rows taken to be in the training set; its own count decides"
@@ -156,6 +163,15 @@ ROWS = 0.15  # of the embedding that a training set in one language contains, as
 
 class _NotThereError(Exception):
     """Rows would have to be read and tokenised."""
+
+
+def _rows_of(config: Config) -> str:
+    return "all rows are trained" if config.tuning.name == "full" else f"no row is trained: tuning={config.tuning.name}"
+
+
+def _kept(config: Config, outline: PreTrained, source: ParameterSource) -> dict[str, torch.dtype]:
+    """Return what frozen parameters are held in, where not in the dtype of products."""
+    return frozen_dtypes(outline, source) if config.tuning.name == "full" else {}
 
 
 def _tokenised(config: Config, task: Task, tokenizer: Tokenizer) -> Corpus | None:

@@ -1,15 +1,13 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves, lengths_of
+from xlmrxl_train.config import Config, LoraTuningConfig, TuningConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
@@ -24,9 +22,9 @@ from xlmrxl_train.evaluation.submission import xtreme_task
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
-from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig, XLMRobertaXLLayer, XLMRobertaXLModel
-from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
+from xlmrxl_train.model import PreTrained, XLMRobertaXLLayer
 from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.outline import plain_model
 from xlmrxl_train.parallel import (
     Blueprint,
     Statement,
@@ -48,6 +46,7 @@ from xlmrxl_train.training.capabilities import check_capabilities
 from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
@@ -77,6 +76,8 @@ class Session:
             config: All of it is checked.
             training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
         """
+        if training is False:  # all that there is to know of how the weights came about lies in them
+            config = replace(config, tuning=TuningConfig())
         check_config(config)
         world = World.open(config.strategy)
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
@@ -289,9 +290,14 @@ class Session:
             block=XLMRobertaXLLayer,
             source=source,
             make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
-            kept=frozen_dtypes(model, source),
+            kept=frozen_dtypes(model, source) if self.config.tuning.name == "full" else {},
         )
-        return make_strategy(self.config, self.world, blueprint)
+        strategy = make_strategy(self.config, self.world, blueprint)
+        if isinstance(self.config.tuning, LoraTuningConfig):
+            from xlmrxl_train.training.adapters import fill_rounded  # late: an optional package
+
+            fill_rounded(model, source, self.world.device)
+        return strategy
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return what scores the strategy's model."""
@@ -347,7 +353,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     """
     settings = config.model
     folder = resolve_model(settings.path, settings.revision) if settings.path else None
-    model = outline_of(config, task, len(tokenizer), folder)
+    model = plain_model(config, task, len(tokenizer), folder)
     source = model.source(folder, seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
@@ -361,43 +367,6 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
         if length > positions
     ]:
         raise ConfigError(*faults)
-    return model, source
-
-
-def outline_of(config: Config, task: Task, num_tokens: int, folder: Path | None) -> PreTrained:
-    """Return the task's model on the meta device: of the shape in `folder`, or else of the configured one."""
-    with torch.device("meta"):
-        model: PreTrained = task.model_class(_model_config(config.model, task, num_tokens, folder))
-    model.attn_implementation = config.model.attn_implementation
-    for module in model.modules():
-        if isinstance(module, XLMRobertaXLEncoder) and config.train.recompute != "auto":
-            module.recompute = config.train.recompute
-        if isinstance(module, XLMRobertaXLModel):
-            module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    source = tune(model, source, config.tuning)
     prepare_layers(model, config.train)
-    return model
-
-
-def _model_config(settings: ModelConfig, task: Task, num_tokens: int, folder: Path | None) -> XLMRobertaXLConfig:
-    """Return the shape in `folder`, or the configured one for random weights."""
-    options = _given(
-        settings,
-        ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range"],
-    )
-    # Whether tokens see later ones is the task's to say, not that of the run that the weights come from.
-    options |= {"is_decoder": False} | task.model_options()
-    if folder is not None:
-        kind: type[PreTrained] = task.model_class
-        return kind.read_config(folder, **options)
-    options |= _given(
-        settings,
-        [
-            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings",
-            "layer_norm_eps",
-        ],
-    )  # fmt: skip
-    return XLMRobertaXLConfig(vocab_size=settings.vocab_size or num_tokens, **options)
-
-
-def _given(settings: ModelConfig, names: list[str]) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
+    return model, source

@@ -133,7 +133,7 @@ def test_what_does_not_come_from_a_run_has_no_card(tmp_path: Path) -> None:
     [
         ([], "export needs one run folder, model folder or Hub id, got none. Write xlmrxl export runs/xnli/seed-1."),
         (["a", "b"], "export needs one run folder, model folder or Hub id, got 2."),
-        (["a", "--to", "gguf"], "--to must be transformers | onnx, got 'gguf'."),
+        (["a", "--to", "gguf"], "--to must be transformers | onnx | adapter, got 'gguf'."),
         (["a", "--to="], "--to must have a value, got nothing. Write --to transformers."),
         (["a", "--too=onnx"], "--too is not a flag. Did you mean"),
         (["./none"], "model.path: folder not found: ./none"),

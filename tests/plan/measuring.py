@@ -21,6 +21,7 @@ from xlmrxl_train.model import XLMRobertaXLLayer
 from xlmrxl_train.plan.footprint import Setting, footprint
 from xlmrxl_train.plan.states import Shapes, is_divided, states_of
 from xlmrxl_train.session import Session, build_model
+from xlmrxl_train.training.vocabulary import freeze_embeddings, frozen_dtypes
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -75,7 +76,9 @@ def measure(words: list[str]) -> dict[str, float]:
     """Take two steps, the second one watched, and plan for the same micro-batch."""
     config = load_config(words)
     session = Session.open(config, training=True)
-    outline, _ = build_model(config, session.task, session.tokenizer)
+    outline, source = build_model(config, session.task, session.tokenizer)
+    freeze_embeddings(config, session.task, session.corpus("train", session.train_languages), outline, source)
+    kept = frozen_dtypes(outline, source) if config.tuning.name == "full" else {}
     before = all_places()
     trainer = trainer_of(session, config)
     strategy, seen = trainer.strategy, {}
@@ -101,7 +104,7 @@ def measure(words: list[str]) -> dict[str, float]:
     setting = Setting(
         precision=config.train.precision, recompute=config.train.recompute, divided=is_divided(config)
     )  # fmt: skip
-    states = states_of(config, Shapes.of(outline, XLMRobertaXLLayer), session.world.size, len(batches))
+    states = states_of(config, Shapes.of(outline, XLMRobertaXLLayer, kept), session.world.size, len(batches))
     return {
         "micro_batches": len(batches),
         "saved": saved[fullest],

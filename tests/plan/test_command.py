@@ -25,8 +25,8 @@ def test_json(capsys: Capture) -> None:
     plan = json.loads(capsys.readouterr().out)
     assert set(plan) == set(
         """hardware ranks strategy precision recompute parameters trained tokens_per_micro_batch tokens micro_batches
-        lengths words weights gradients optimizer activations buffers loading training training_at_budget usable fits host
-        host_saving host_memory disk largest_budget sent flops efficiency efficiency_origin tokens_per_second
+        lengths words weights gradients optimizer activations buffers loading training training_at_budget usable fits
+        host host_saving host_memory disk largest_budget sent flops efficiency efficiency_origin tokens_per_second
         seconds_per_step seconds_sending steps seconds checkpoint model remedy""".split()
     )
     assert plan["ranks"] == 32 and plan["strategy"] == "zero3" and plan["fits"] is True and plan["remedy"] is None

@@ -10,11 +10,12 @@ from xlmrxl_train.cli import load_config
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.forecast import _settled
+from xlmrxl_train.outline import plain_model
 from xlmrxl_train.plan.hardware import GIB, GPUS, Hardware, parse_hardware
 from xlmrxl_train.plan.inputs import inputs_of
 from xlmrxl_train.plan.planning import Planner
 from xlmrxl_train.plan.workload import Workload, stated
-from xlmrxl_train.session import SAMPLE_TOKENIZER, outline_of
+from xlmrxl_train.session import SAMPLE_TOKENIZER
 from xlmrxl_train.tasks import make_task
 
 SHAPE = [
@@ -39,7 +40,7 @@ def make() -> Make:
             config=config,
             hardware=Hardware(accelerator=device, per_machine=ranks, host_memory=host),
             workload=WORKLOAD,
-            outline=outline_of(config, task, len(tokenizer), None),
+            outline=plain_model(config, task, len(tokenizer), None),
             inputs=inputs_of(task),
             _footprints=footprints,  # type: ignore[arg-type]
         )

@@ -11,7 +11,7 @@ from tests.plan import measuring
 from tests.torchrun import torchrun
 from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification, XLMRobertaXLLayer
-from xlmrxl_train.plan.states import Shapes, States, moments_per_parameter, states_of
+from xlmrxl_train.plan.states import Shapes, States, states_of
 
 # Of the encoder, and of the head.
 XL = 3_475_929_600 + 2560 * 2560 + 2560 + 3 * 2560 + 3
@@ -84,8 +84,11 @@ def test_what_is_sent(xl: Shapes) -> None:
     assert kept.sent == pytest.approx(3 * 7 / 8 * 6 * XL)
 
 
-def test_moments_of_adamw() -> None:
-    assert moments_per_parameter(Config()) == 8
+def test_moments_in_eight_bits(xl: Shapes) -> None:
+    assert xl.moments(Config()) == 8
+    config = Config()
+    config.optimizer.name = "adamw_8bit"
+    assert xl.moments(config) == pytest.approx(2 * (1 + 4 / 256), rel=0.01)
 
 
 def close(measured: dict[str, float]) -> None:

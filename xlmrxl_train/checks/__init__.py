@@ -10,6 +10,7 @@ from typing import Any
 from xlmrxl_train.checks.optimizing import faults_of_optimizing
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
+from xlmrxl_train.checks.tuning import TARGETS, faults_of_tuning
 from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
 from xlmrxl_train.errors import ConfigError
 
@@ -108,6 +109,10 @@ _RULES: dict[str, tuple[str, Any]] = {
             "optimizer.head_lr",
             "optimizer.unfreeze_every",
             "model.suggested_lr",
+            "tuning.suggested_lr",
+            "tuning.rank",
+            "tuning.alpha",
+            "tuning.layers",
             "optimizer.eps",
             "train.epochs",
             "strategy.bucket_mb",
@@ -153,7 +158,12 @@ _RULES: dict[str, tuple[str, Any]] = {
         ("0 or more", _not_negative),
     ),
     **dict.fromkeys(
-        ("model.hidden_dropout_prob", "model.attention_probs_dropout_prob", "model.classifier_dropout"),
+        (
+            "model.hidden_dropout_prob",
+            "model.attention_probs_dropout_prob",
+            "model.classifier_dropout",
+            "tuning.dropout",
+        ),
         ("at least 0 and below 1", _probability),
     ),
     "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
@@ -170,6 +180,11 @@ _RULES: dict[str, tuple[str, Any]] = {
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
     ),
     "optimizer.layer_decay": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "tuning.weights": ("int8 | nf4 or null", lambda value: value in ("int8", "nf4")),
+    "tuning.targets": (
+        f"some of {', '.join(TARGETS)}, each once",
+        lambda value: bool(value) and set(value) <= set(TARGETS) and len(value) == len(set(value)),
+    ),
     "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
     "task.max_target_length": ("at least 8", lambda value: value >= 8),
@@ -252,4 +267,5 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_optimizing(config) + faults_of_training_sets(config) + faults_of_task(config)
+    faults += faults_of_optimizing(config) + faults_of_training_sets(config)
+    return faults + faults_of_task(config) + faults_of_tuning(config)

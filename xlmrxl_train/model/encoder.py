@@ -131,6 +131,7 @@ class Intermediate(nn.Module):
         if isinstance(self.dense, LinearBeforeGelu) and self.dense.may_prepack:
             activations: Tensor = self.dense(normed_TD, gelu=True)
             return activations
+        normed_TD = normed_TD.to(matmul_dtype(self.dense, normed_TD))  # once, also where an adapter reads it too
         return functional.gelu(self.dense(normed_TD))
 
 

@@ -20,7 +20,7 @@ from xlmrxl_train.model.quantization import (
 )
 from xlmrxl_train.model.source import ParameterSource
 from xlmrxl_train.model.weights import CheckpointReader, LoadReport, load_weights, match_weights, open_checkpoint
-from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
+from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint, write_config
 
 logger = logging.getLogger(__name__)
 
@@ -281,13 +281,25 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        config = self.config_values()
         dtypes = [entry.dtype for entry in entries if entry.dtype.is_floating_point]
+        dtype = dtypes[0] if self.quantization is None else torch.bfloat16
+        write_checkpoint(folder, self._config_with(dtype), entries, max_shard_bytes)
+
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write config.json alone, beside weights in another form.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        write_config(folder, self._config_with(dtype))
+
+    def _config_with(self, dtype: torch.dtype) -> dict[str, object]:
+        config = self.config_values()
         if self.quantization is not None:
-            config["quantization_config"], dtypes = self.quantization.to_dict(), [torch.bfloat16]
-        config["dtype"] = str(dtypes[0]).removeprefix("torch.")
+            config["quantization_config"] = self.quantization.to_dict()
+        config["dtype"] = str(dtype).removeprefix("torch.")
         config.pop("torch_dtype", None)
-        write_checkpoint(folder, dict(sorted(config.items())), entries, max_shard_bytes)
+        return dict(sorted(config.items()))
 
 
 def _check_dtype(dtype: object) -> None:

@@ -26,6 +26,8 @@ class NewParameter:
     shape: tuple[int, ...]
     mean: float
     std: float
+    uniform: bool = False
+    """Between mean - std and mean + std, evenly."""
     zero_row: int | None = None
     """A row of zeros: the padding token's."""
 
@@ -49,7 +51,10 @@ class NewParameter:
     def _block(self, number: int, seed: int) -> Tensor:
         size = min(BLOCK, prod(self.shape) - number * BLOCK)
         block_seed = zlib.crc32(number.to_bytes(8, "little"), seed) if number else seed
-        return torch.empty(size).normal_(self.mean, self.std, generator=torch.Generator().manual_seed(block_seed))
+        values, generator = torch.empty(size), torch.Generator().manual_seed(block_seed)
+        if self.uniform:
+            return values.uniform_(self.mean - self.std, self.mean + self.std, generator=generator)
+        return values.normal_(self.mean, self.std, generator=generator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,7 @@ class ParameterSource:
         self.seed = seed
         self.reader = reader
         self.stored = stored
+        self.std = std
         self.report = report
         self.new = {
             name: _new_parameter(model, name, std) for name, _ in model.named_parameters() if name not in stored

@@ -141,6 +141,10 @@ class SafetensorsReader:
         """Return the file that holds the tensor."""
         return self._files[name]
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return the words that one of the files has beside its tensors."""
+        return dict(self._handles[path].metadata() or {})
+
 
 class TorchReader:
     """Read torch.save files, with torch's restricted unpickler: no code in them is executed."""
@@ -214,11 +218,15 @@ def _damaged(path: Path, kind: str, error: Exception) -> CheckpointError:
 
 
 def open_checkpoint(folder: Path) -> CheckpointReader:
-    """Find the weights in a model folder: safetensors before .bin, a single file before shards.
+    """Find the weights in a model folder: an adapter and its base, safetensors before .bin, one file before shards.
 
     Raises:
         CheckpointError: There are none, a shard is missing, or a file is damaged.
     """
+    if (folder / "adapter_config.json").is_file():
+        from xlmrxl_train.model.adapted_weights import AdaptedReader  # late: it opens its base with this function
+
+        return AdaptedReader(folder)
     for single, index, reader in (
         (SINGLE_FILE, INDEX_FILE, SafetensorsReader),
         ("pytorch_model.bin", "pytorch_model.bin.index.json", TorchReader),

@@ -54,7 +54,7 @@ def freeze_embeddings(
         source: Of the model's values; it learns of new parameters.
     """
     num_rows = model.config.vocab_size
-    if config.model.embeddings == "trainable":
+    if config.model.embeddings == "trainable" or config.tuning.name != "full":
         return None
     if config.model.embeddings == "frozen":
         for _, embeddings in _embeddings_of(model):
