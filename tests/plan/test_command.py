@@ -30,11 +30,14 @@ def test_json(capsys: Capture) -> None:
         seconds_per_step seconds_sending steps seconds checkpoint model remedy""".split()
     )
     assert plan["ranks"] == 32 and plan["strategy"] == "zero3" and plan["fits"] is True and plan["remedy"] is None
-    assert plan["parameters"] == plan["trained"] == 3_482_493_443
+    frozen = 250_880 - int(0.15 * 250_880)  # rows taken to be missing in the training set, in float32 as new ones are
+    assert plan["parameters"] == 3_482_493_443 == plan["trained"] + frozen * 2560
+    assert plan["words"].startswith("15% of 250,880 rows taken to be in the training set")
     assert plan["lengths"] == "real XNLI pairs, mean 42 tokens"
     assert plan["steps"] == 3 * -(-392_702 // 128)
     assert plan["optimizer"] == pytest.approx(12 * plan["trained"] / 32, rel=0.01)
-    assert plan["checkpoint"] == 12 * plan["trained"] and plan["model"] == 4 * plan["trained"]
+    assert plan["checkpoint"] == 12 * plan["trained"] + 4 * 2560 * frozen
+    assert plan["model"] == 4 * plan["parameters"]
     assert plan["flops"] == pytest.approx(16.7e9, rel=0.01)  # 17.1, less what the last layer leaves out
 
 
@@ -49,7 +52,7 @@ def test_a_table_and_what_would_fit(capsys: Capture) -> None:
 
 def test_what_it_cannot_plan(capsys: Capture) -> None:
     for words, message in {
-        ("recipe=tatoeba",): "task=retrieval trains nothing: there is nothing to plan. Choose another recipe.",
+        ("recipe=tatoeba",): "task=retrieval trains nothing, so there is nothing to plan. Choose another recipe.",
         ("recipe=xnli", "strategy=single", "plan.hardware=2xH200"): (
             "strategy=single runs in one process, plan.hardware has 2. Use strategy=ddp."
         ),
