@@ -643,6 +643,7 @@ FREE = (
     "tracker.",
     "plan.",
     "tuning.merge",
+    "tuning.suggested_lr",
     "tokenizer.path",  # its content is compared through environment.json
     "model.attn_implementation",
     "train.checkpoint_every",

@@ -21,6 +21,9 @@ def test_features_are_those_of_transformers(tmp_path: Path) -> None:
     for one, other in zip(mine(TEXTS), theirs(TEXTS), strict=True):
         assert np.abs(np.array(one) - np.array(other)).max() < 1e-4
     assert mine(TEXTS[0]) == [mine(TEXTS)[0][0]]
+    read: list[str] = []
+    next(mine(read.append(text) or text for text in TEXTS * 100))  # type: ignore[func-returns-value]
+    assert len(read) == 256  # and not the 2048 of others: XL's vectors of so many texts are gigabytes
     tensor = mine(TEXTS[0], return_tensors=True)
     assert tensor.tolist() == mine(TEXTS[0])
     assert (mine(TEXTS[0], layer=2, return_tensors=True) == tensor).all()

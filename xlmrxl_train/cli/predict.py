@@ -34,15 +34,12 @@ def main(words: Sequence[str]) -> int:
     said = read_words("predict", words, _FLAGS)
     values, folder = said.values, one_place("predict", said)
     config = load_run_config(folder)
-    from xlmrxl_train.data.languages import language
     from xlmrxl_train.inference.lines import read_rows
     from xlmrxl_train.inference.opening import device_of, dtype_of
     from xlmrxl_train.inference.predicting import open_run
     from xlmrxl_train.inference.writing import check_output
 
     check_output(values.get("--output"))
-    if "--language" in values:
-        language(values["--language"])
     predictor = open_run(
         folder,
         config,
