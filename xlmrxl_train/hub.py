@@ -71,6 +71,23 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str 
     return file
 
 
+def at_hand(path_or_id: str, revision: str | None, names: tuple[str, ...]) -> Path | None:
+    """Return the folder with one of these files, if it is on this machine; nothing is fetched and nobody asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if is_local(path_or_id):
+        path = Path(path_or_id).expanduser()
+        folders = [path.parent if path.is_file() else path, path / "model"]
+        return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+    found = (try_to_load_from_cache(path_or_id, name, revision=revision) for name in names)
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has config.json and weights."""
+    return _fault_of_model(folder) is None
+
+
 def is_local(path_or_id: str) -> bool:
     """Return whether a name means a place on this machine, and not a repository on the Hub."""
     if path_or_id.startswith((".", "/", "~")) or path_or_id.count("/") > 1:

@@ -17,6 +17,7 @@ from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
+from xlmrxl_train.forecast import settle
 from xlmrxl_train.hub import is_local, resolve_model
 from xlmrxl_train.inference.export.transformers_folder import entries_of
 from xlmrxl_train.inference.model_folder import open_model_folder
@@ -97,6 +98,8 @@ class Training:
         corpora = open_corpora(session, stop)
         if world.any(stop()):
             raise Stopped
+        for line in settle(session, corpora["train"]) if "train" in corpora else []:
+            say(line)
         prints = session.fingerprints(corpora)
         if not world.first(lambda: enter_folder(folder, config, prints)):
             if world.is_first:
@@ -162,12 +165,14 @@ class Training:
     def train(self) -> None:
         """Train to the last step."""
         config, world = self.session.config, self.session.world
+        budget = config.train.tokens_per_micro_batch
+        assert isinstance(budget, int), "auto was settled"
         batches = StepBatches(
             corpus=self.corpora["train"],
             task=self.session.task,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            token_budget=config.train.tokens_per_micro_batch,
+            token_budget=budget,
             temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,
@@ -343,6 +348,8 @@ def write_environment(session: Session, folder: RunFolder, fingerprints: dict[st
         **environment(),
         "world_size": session.world.size,
         "device": str(session.world.device),
+        "tokens_per_micro_batch": session.config.train.tokens_per_micro_batch,
+        "recompute": session.config.train.recompute,
         **fingerprints,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -114,6 +114,20 @@ def _report(words: Sequence[str]) -> int:
     return report.main(words)
 
 
+def _plan(words: Sequence[str]) -> int:
+    arguments = _read("plan", [word for word in words if word != "--json"])
+    if arguments.multirun:
+        raise ConfigError("plan takes no -m. Plan one run at a time.")
+    config = None
+    if arguments.help is None:
+        config = load_config(arguments.overrides, config_dir=arguments.config_dir)
+        if arguments.show_config:
+            return _print_config(config)
+    from xlmrxl_train.cli import plan  # late: it reads torch, and a fault of a word comes first
+
+    return _usage("plan", plan.EXAMPLES) if config is None else plan.main(config, as_json="--json" in words)
+
+
 def _run(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import run  # late, as all that only one command needs
 
@@ -163,6 +177,11 @@ COMMANDS: dict[str, Command] = {
         arguments="recipe=<name> [key=value ...]",
         help="fetch weights and data, tokenise, cache; for clusters whose nodes are offline",
         main=_prepare,
+    ),
+    "plan": Command(
+        arguments="recipe=<name> [key=value ...] [--json]",
+        help="what a run would need: memory by kind, time, and what would fit; without a GPU, weights or data",
+        main=_plan,
     ),
     "report": Command(
         arguments="<run folders or globs> [--compare] [--output FILE]",
