@@ -458,7 +458,9 @@ class TrackerConfig:
     project: str = key("xlmrxl_train", "what gathers runs: a project of wandb and trackio, an experiment of MLflow")
     entity: str | None = key(None, "wandb: user or team that owns the project; null: who is logged in")
     mode: str = key("offline", "wandb: online | offline | disabled; offline: kept in <run>/wandb for `wandb sync`")
-    group: str | None = key(None, "runs of one group are shown together; null: the recipe's name, and what a sweep varies")
+    group: str | None = key(
+        None, "runs of one group are shown together; null: the recipe's name, and what a sweep varies"
+    )
     tags: list[str] = key([], "words to find the run by, beside its seed")
     mlflow_uri: str | None = key(
         None, "MLflow's tracking server or store; null: $MLFLOW_TRACKING_URI, else a SQLite file in <run>/mlflow"
