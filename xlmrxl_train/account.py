@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
+from xlmrxl_train.config import LastLayersTuningConfig, LoraTuningConfig, TuningConfig
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
@@ -85,6 +86,7 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         stand_ins=list(dict.fromkeys(stand_ins)),
         limit=config.data.limit,
         seed=config.seed,
+        tuning=_tuning(config.tuning),
         steps=state.step,
         tokens=state.tokens,
         selected_step=selected,
@@ -113,9 +115,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
     corpus, filled = batches.corpus, [training for training in session.training_sets if training.languages]
     say = session.console.say
     say(f"run     {session.config.run.dir}")
-    say(
-        f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
-    )
+    name, tuning = session.config.model.path or session.config.model.name, _tuning(session.config.tuning)
+    say(f"model   {name}: {total:,} parameters, {trainable:,} trained{f': {tuning}' if tuning else ''}")
     say(
         f"data    {'; '.join(map(_described, filled)) or f'shots of {session.config.dataset.name}'}: "
         f"{len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens"
@@ -130,6 +131,18 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )
+    if epochs := session.config.optimizer.unfreeze_after:
+        say(f"        the encoder is frozen for the first {round(epochs * batches.steps_per_epoch):,}")
+
+
+def _tuning(tuning: TuningConfig) -> str:
+    """Return what learned, in a few words; nothing where all did."""
+    if isinstance(tuning, LoraTuningConfig):
+        below = "" if tuning.weights is None else f" over {tuning.weights} weights"
+        return f"{tuning.name} of rank {tuning.rank}{below}"
+    if isinstance(tuning, LastLayersTuningConfig):
+        return f"the last {tuning.layers} layers"
+    return {"full": "", "bias": "biases", "head": "the head alone"}[tuning.name]
 
 
 def _by_name(sets: list[TrainingSet]) -> dict[str, list[str]]:
