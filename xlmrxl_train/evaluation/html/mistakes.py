@@ -60,7 +60,7 @@ def mistakes_of(run: FinishedRun, language: str, *, keep: int) -> Mistakes | Non
                     (heapq.heappush if len(heap) < keep else heapq.heappushpop)(heap, entry)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise DataError(
-                f"{path}:{number}: a line must be a prediction as a run writes it, got {text[:60]!r} "
+                f"{path}:{number}: a line must be a prediction as a run writes it, got {text[:60].strip()!r} "
                 f"({type(error).__name__}). Restore the file, or remove it to report without examples."
             ) from None
     found.worst = [_mistake(entry[-1]) for entry in sorted(heap, key=lambda entry: entry[:3], reverse=True)]

@@ -66,7 +66,9 @@ def to_html(comparison: Comparison) -> str:
         script=Markup(script),
         allowed=Markup(allowed),
     )
-    return redact(text).replace(_LIBRARY, _LIBRARY + _packed(library), 1)  # what is packed has nothing to hide
+    return redact(text.strip() + "\n").replace(
+        _LIBRARY, _LIBRARY + _packed(library), 1
+    )  # what is packed has nothing to hide
 
 
 def _page(comparison: Comparison) -> dict[str, Any]:
