@@ -67,8 +67,23 @@ def test_it_opens_without_a_complaint(
     ink = chromium.evaluate("document.querySelector('.heat .xtick text').style.fill")
     assert (int(re.findall(r"\d+", ink)[0]) > 128) is dark
     chromium.screenshot(tmp_path / "page.png", whole=True)
+    assert chromium.evaluate("document.documentElement.scrollWidth <= innerWidth") and chromium.complaints() == []
     assert (tmp_path / "page.png").stat().st_size > 50_000
     assert pages[name].stat().st_size < 6_000_000
+
+
+def test_figures_keep_their_height_in_another_width(pages: dict[str, Path], chromium: Chromium) -> None:
+    chromium.look(width=1280, height=844)
+    chromium.open(pages["two"])
+    heights = "[...document.querySelectorAll('.plot .main-svg:first-child')].map(svg => svg.clientHeight)"
+    before = chromium.evaluate(heights)
+    for width in (800, 1100):
+        chromium.look(width=width, height=844)
+        chromium.wait(
+            "[...document.querySelectorAll('.plot')].every(plot => plot.clientWidth === plot._fullLayout.width)"
+        )
+    assert chromium.evaluate(heights) == before and min(before) > 200
+    assert chromium.complaints() == []
 
 
 def test_colours_follow_a_change(pages: dict[str, Path], chromium: Chromium) -> None:

@@ -14,8 +14,8 @@ from xlmrxl_train.evaluation.html.mistakes import Mistakes, classes_of, mistakes
 
 def run_of(folder: Path, metric: str, lines: list[dict[str, Any]], *, recipe: str = "demo") -> FinishedRun:
     """Write a run whose predictions are these lines."""
-    truths = [line.pop("truth", line["reference"]) for line in lines]
-    guesses = [line.pop("guess", line["prediction"]) for line in lines]
+    truths = [line.pop("truth", line.get("reference")) for line in lines]
+    guesses = [line.pop("guess", line.get("prediction")) for line in lines]
     write_run(folder, {"de": (guesses, truths)}, names=[metric], overrides=[f"recipe={recipe}"], predictions=False)
     rows = metrics.load(metric).statistics(guesses, truths)
     written = [
@@ -57,7 +57,7 @@ def test_of_words_only_those_that_differ_are_shown(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", "tag_accuracy", lines, recipe="udpos")
     mistakes = found(run)
     (worst,) = mistakes.worst
-    assert (worst.texts, worst.prediction, worst.reference) == (["Das Haus ."], "Haus VERB", "Haus NOUN")
+    assert (worst.texts, worst.prediction, worst.reference) == (["Das Haus ."], "Haus: VERB", "Haus: NOUN")
     assert mistakes.confusion["NOUN", "VERB"] == 1 and mistakes.confusion["PUNCT", "PUNCT"] == 2
 
 
@@ -87,6 +87,7 @@ def test_of_numbers_the_farthest_and_of_losses_the_highest_come_first(tmp_path: 
     mistakes = found(run_of(tmp_path / "numbers", "pearson", lines))
     assert [mistake.id for mistake in mistakes.worst] == ["1", "3", "2"] and mistakes.worst[0].prediction == "3.5"
     assert len(mistakes.worst[0].texts[0]) == 403
-    lines = [{"prediction": None, "reference": None, "guess": loss, "truth": 1} for loss in (2.0, 5.0, 3.0)]
+    lines = [{"loss": loss, "tokens": 1, "guess": loss, "truth": 1} for loss in (2.0, 5.0, 3.0)]
     mistakes = found(run_of(tmp_path / "losses", "loss", lines))
     assert [mistake.id for mistake in mistakes.worst] == ["1", "2", "0"]
+    assert (mistakes.worst[0].prediction, mistakes.worst[0].reference) == ("loss 5.00 per token", None)

@@ -25,7 +25,7 @@ class Mistake:
     id: str
     texts: list[str]
     prediction: str
-    reference: str
+    reference: str | None  # None: the task has none
     confidence: float | None  # probability of the prediction
 
 
@@ -115,8 +115,8 @@ def _mistake(line: dict[str, Any]) -> Mistake:
     return Mistake(
         id=str(line["id"]),
         texts=[_cut(str(text)) for text in texts],
-        prediction=_shown(line.get("prediction")),
-        reference=_shown(line.get("reference")),
+        prediction=f"loss {line['loss']:.2f} per token" if line.get("loss") else _shown(line.get("prediction")),
+        reference=_shown(line["reference"]) if "reference" in line else None,
         confidence=_confidence(line),
     )
 
@@ -129,7 +129,7 @@ def _tagged(tokens: list[Any], tags: Any, others: Any) -> Any:
     if not isinstance(tags, list) or not isinstance(others, list):
         return tags
     different = [(token, tag) for token, tag, other in zip(tokens, tags, others, strict=False) if tag != other]
-    return ", ".join(f"{token} {tag}" for token, tag in different) or "no word differs"
+    return " · ".join(f"{token}: {tag}" for token, tag in different) or "no word differs"
 
 
 def _shown(value: Any) -> str:

@@ -127,7 +127,7 @@ function linesOf(figure) {
     height: 280 + below, hovermode: "x unified", showlegend: legend,
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } },
     margin: { l: 8, r: 12, t: 8, b: 44 + below },
-    yaxis: { tickformat: figure.percent ? ".0%" : "~g", exponentformat: "power", rangemode: figure.percent ? "tozero" : "normal" },
+    yaxis: { tickformat: figure.percent ? ".0%" : figure.lines[0].y.every((y) => Math.abs(y) < 1e-3) ? ".2~e" : ",~g", rangemode: figure.percent ? "tozero" : "normal" },
   });
   return { data, layout };
 }
@@ -146,7 +146,7 @@ function heatOf(figure, choice) {
   const values = z.flat().filter((value) => value !== null);
   const [low, high] = choice.shares ? [0, 1] : [Math.min(...values), Math.max(...values)];
   const place = (value) => (choice.reverse ? high - value : value - low) / (high - low || 1);
-  const strong = (value) => place(value) > (dark.matches ? 0.5 : 0.62);
+  const strong = (value) => place(value) > (dark.matches ? 0.56 : 0.68);
   const room = choice.x.length <= (narrow() ? 6 : 14);
   const digits = percent ? (narrow() ? ":.0%" : ":.1%") : ":.2f";
   const layer = (kept, ink, showscale) => ({
@@ -161,7 +161,7 @@ function heatOf(figure, choice) {
   const data = [layer((value) => !strong(value), onLow, !narrow()), layer(strong, onHigh, false)];
   const each = choice.y.length <= 6 ? 44 : narrow() ? 22 : 26;
   const layout = layoutOf(figure, {
-    height: 90 + choice.y.length * each,
+    height: Math.max(260, 90 + choice.y.length * each),
     xaxis: { type: "category", showgrid: false, title: named(figure.x) },
     yaxis: { type: "category", autorange: "reversed", showgrid: false, title: named(choice.shares ? figure.y : "") },
   });
@@ -171,9 +171,11 @@ function heatOf(figure, choice) {
 const chosen = (figure) => figure.choices[Number(document.querySelector(`#${figure.id} select.choice`)?.value ?? 0)];
 const drawingOf = (figure) => (figure.kind === "lines" ? linesOf(figure) : heatOf(figure, chosen(figure)));
 
-function draw(figure) {
+async function draw(figure) {
   const place = document.querySelector(`#${figure.id} .plot`);
+  if (!place.clientWidth) return null;  // a window of no width, as some have while they are photographed
   const { data, layout } = drawingOf(figure);
+  place.style.height = `${layout.height}px`;  // which Plotly takes when the width changes
   return Plotly.react(place, data, layout, { responsive: true, displayModeBar: false, displaylogo: false });
 }
 
@@ -222,6 +224,11 @@ function connect(figure) {
   }
 }
 
+function excuse(place, error) {
+  place.textContent = `This browser cannot draw the figure (${error}).`;
+  console.error(error);
+}
+
 async function library() {
   const packed = Uint8Array.from(atob(document.getElementById("library").textContent), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -231,7 +238,8 @@ async function library() {
 
 library().then(async () => {
   figures.forEach(connect);
-  await Promise.all(figures.map(draw));
+  const results = await Promise.allSettled(figures.map(draw));
+  results.forEach(({ reason }, position) => { if (reason) excuse(document.querySelector(`#${figures[position].id} .plot`), reason); });
   document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");  // where Plotly measures texts
   let before = narrow();
   dark.addEventListener("change", () => figures.forEach(draw));
@@ -239,7 +247,4 @@ library().then(async () => {
     if (narrow() !== before) { before = narrow(); figures.forEach(draw); }
   });
   document.documentElement.dataset.drawn = figures.length;
-}).catch((error) => {
-  for (const place of document.querySelectorAll(".plot")) place.textContent = `This browser cannot draw the figure (${error}).`;
-  throw error;
-});
+}).catch((error) => document.querySelectorAll(".plot").forEach((place) => excuse(place, error)));

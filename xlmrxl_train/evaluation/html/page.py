@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from xlmrxl_train import metrics
 from xlmrxl_train.data.languages import language as describe
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.evaluation.comparison.comparing import Comparison, Part, compare
@@ -119,7 +120,14 @@ def _part(part: Part, section: Any, keep: int) -> dict[str, Any]:
         "scores": score_table(part),
         "figures": drawn,
         "mistakes": [
-            {"group": label if several else "", "code": code, "name": describe(code).name, "n": n, "found": found}
+            {
+                "group": label if several else "",
+                "code": code,
+                "name": describe(code).name,
+                "n": n,
+                "found": found,
+                "graded": not metrics.load(part.metrics[0]).HIGHER_IS_BETTER,
+            }
             for (label, code), found in mistakes.items()
             for n in [next(group.n[code] for group in part.groups if group.label == label)]
         ],
