@@ -12,10 +12,11 @@ import pytest
 
 from tests.browser.pages import HARM, write_runs
 from tests.evaluation.comparison.folders import right, write_run
-from xlmrxl_train import load_config, train
+from xlmrxl_train import evaluate, load_config, train
 from xlmrxl_train.cli import main
 from xlmrxl_train.data.languages import _table
 from xlmrxl_train.evaluation.comparison.comparing import compare
+from xlmrxl_train.evaluation.comparison.published import published_sets
 from xlmrxl_train.evaluation.comparison.reading import find_runs
 from xlmrxl_train.evaluation.html import page as page_module
 from xlmrxl_train.evaluation.html.markup import script_data, shown, tag_of
@@ -122,6 +123,20 @@ def test_two_groups_are_tested_in_pairs_without_being_asked(tmp_path: Path, caps
     assert [tag for tag, attrs in Elements(text).found if "hidden" not in str(attrs.get("class"))].count("figure") == 0
 
 
+def test_tasks_of_xtreme_stand_below_their_table(tmp_path: Path) -> None:
+    for name in ("xnli", "paws_x"):
+        test_set = published_sets()[name]
+        guesses = {code: right(0.8, test_set.n[code]) for code in test_set.languages}
+        settings = {"dataset": test_set.datasets[0], "recipe": f"xtreme/{name}"}
+        write_run(tmp_path / name, guesses, predictions=False, **settings)
+    text = to_html(compare(find_runs([str(tmp_path)]), paired=False))
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert headings == ["XTREME", "PAWS-X, test split: 1 run", "XNLI, test split: 1 run"]
+    assert re.findall(r'<a href="(#part-\d)">', text) == ["#part-1", "#part-2"]
+    assert "Beside published scores: accuracy" in text and "86.4 (-6.4)" in text  # XLM-R large on PAWS-X
+    assert '<tfoot>\n<tr>\n<th scope="row"><bdi>classification</bdi></th>' in text
+
+
 def test_112_languages_in_wide_letters_stay_small(tmp_path: Path) -> None:
     codes = sorted({entry.code for entry in _table().values()})[:112]
     run = write_run(tmp_path / "run", {code: right(0.5, 20) for code in codes})
@@ -138,6 +153,9 @@ def test_a_run_writes_its_page_unless_told_not_to(tmp_path: Path, capsys: Captur
     assert train(load_config([*words, f"run.dir={tmp_path / 'one'}"])) is not None
     text = (tmp_path / "one/report.html").read_text(encoding="utf-8")
     assert 'lang="ar-Arab"' in text and text.endswith("</html>\n")
+    assert evaluate(tmp_path / "one").languages
+    again = (tmp_path / "one/evaluation/sample_nli/report.html").read_text(encoding="utf-8")
+    assert "<dt>hardware</dt>" in again and "Training loss" not in again
     assert train(load_config([*words, "evaluate.html=false", f"run.dir={tmp_path / 'two'}"])) is not None
     assert not (tmp_path / "two/report.html").exists()
     (tmp_path / "three/report.html").mkdir(parents=True)
