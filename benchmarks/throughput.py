@@ -34,8 +34,10 @@ from benchmarks.workload import (
     padded_batch,
     step_positions,
 )
+from xlmrxl_train.parallel import Strategy
 
 OURS = "ours, random order"
+COMPILED = "ours, train.compile"  # with --compile
 VARIANTS = {
     OURS: "",
     "Trainer, padded to 128 (run_xnli's default)": "sdpa",
@@ -58,7 +60,7 @@ class Row:
     def add(self, examples: Examples, positions: list[int], options: argparse.Namespace, seconds: float) -> None:
         lengths = [len(examples.ids[position]) for position in positions]
         self.tokens_per_second.append(sum(lengths) / seconds)
-        flops = SHAPES[options.shape].training_flops(lengths, first_tokens_only=self.name == OURS)
+        flops = SHAPES[options.shape].training_flops(lengths, first_tokens_only=self.name in (OURS, COMPILED))
         self.flops_per_second.append(flops / seconds)
         self.seconds += seconds
         self.tokens += sum(lengths)
@@ -74,12 +76,15 @@ class Bench:
         rows = REAL_VOCABULARY if options.vocab == "real" else int(options.vocab)
         self.examples, self.origin = load_examples(options.data, rows)
         shape = SHAPES[options.shape]
-        self.ours = self.peer = None
-        torch.manual_seed(0)
-        if OURS in names:
+        self.peer = None
+        self.ours: dict[str, Strategy] = {}
+        for name in {OURS, COMPILED} & set(names):
+            torch.manual_seed(0)
             model = our_model(shape, rows, options.dropout, device=self.device)
-            self.ours = our_strategy(model, self.device, recompute=options.recompute)
-        if set(names) - {OURS}:
+            self.ours[name] = our_strategy(model, self.device, recompute=options.recompute)
+            for layer in model.roberta.encoder.layer if name == COMPILED else []:
+                layer.compile_for_training()
+        if set(names) - {OURS, COMPILED}:
             theirs = peer_model(shape, rows, options.dropout, "eager", self.device)
             self.peer = Peer(theirs, options.batch_size, self.device)
         self.grouped = grouped_positions(self.examples, options.batch_size)
@@ -93,12 +98,10 @@ class Bench:
             positions = self.grouped[index % len(self.grouped)]
         else:
             positions = step_positions(self.examples, size, index)
-        if name == OURS:
+        if name in self.ours:
             batches = our_batches(self.examples, positions, self.options.tokens_per_micro_batch)
             batches = [batch.to(self.device) for batch in batches]
-            strategy = self.ours
-            assert strategy is not None
-            return positions, lambda: our_step(strategy, batches)
+            return positions, lambda: our_step(self.ours[name], batches)
         peer = self.peer
         assert peer is not None
         batch = padded_batch(self.examples, positions, 128 if name == DEFAULT else None)
@@ -142,16 +145,17 @@ def check(options: argparse.Namespace) -> int:
     """Make sure that both models do the same work: equal losses before and after a step, without dropout."""
     options.dropout = 0.0
     bench = Bench(options, list(VARIANTS))
-    assert bench.ours is not None and bench.peer is not None
-    bench.peer.trainer.model.load_state_dict(bench.ours.model.state_dict())
+    ours = bench.ours[OURS]
+    assert bench.peer is not None
+    bench.peer.trainer.model.load_state_dict(ours.model.state_dict())
     worst = 0.0
     for index in range(3):
         positions = step_positions(bench.examples, options.batch_size, index)
         batches = [batch.to(bench.device) for batch in our_batches(bench.examples, positions, 1 << 20)]
         padded = {key: value.to(bench.device) for key, value in padded_batch(bench.examples, positions).items()}
-        ours, theirs = our_step(bench.ours, batches), bench.peer.step(padded)
-        worst = max(worst, abs(ours - theirs) / theirs)
-        print(f"step {index}: loss {ours:.6f} (ours) {theirs:.6f} (transformers)")
+        mine, theirs = our_step(ours, batches), bench.peer.step(padded)
+        worst = max(worst, abs(mine - theirs) / theirs)
+        print(f"step {index}: loss {mine:.6f} (ours) {theirs:.6f} (transformers)")
     print(f"largest relative difference {worst:.1e} in bf16; allowed 5e-3")
     return 0 if worst < 5e-3 else 1
 
@@ -171,6 +175,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for --threads 1")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--recompute", choices=["none", "full"], default="none")
+    parser.add_argument("--compile", action="store_true", help=f'add "{COMPILED}"')
     parser.add_argument("--tokens-per-micro-batch", type=int, default=8192)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="substrings of variants' names")
     parser.add_argument("--no-memory", action="store_true", help="skip the processes that measure peak memory")
@@ -195,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(peak_memory_gb(bench.device))
         return 0
     names = [name for name in VARIANTS if any(wanted in name for wanted in options.variants)]
+    names += [COMPILED] * options.compile
     before = machine(torch.device(options.device))
     rows, peak, bench = measure(options, names)
     memory = {row.name: float("nan") if options.no_memory else memory_of(options, row.name) for row in rows}

@@ -88,7 +88,14 @@ KNOWN_BY = {
     "onnx": ["inference/export/"],
     "onnxruntime": ["inference/export/"],
     "onnxscript": ["inference/export/"],
-    "torchao": ["model/quantization.py", "model/quantized_weights.py"],
+    "torchao": [
+        "model/quantization.py",
+        "model/quantized_weights.py",
+        "model/rounded_linear.py",
+        "model/float8.py",
+        "parallel/adamw_8bit.py",
+    ],
+    "peft": ["training/adapters.py"],
 }
 WITHOUT_TORCH = [
     "checks/",

@@ -13,6 +13,8 @@ from xlmrxl_train.config import (
     Config,
     DDPConfig,
     FSDP2Config,
+    LastLayersTuningConfig,
+    LoraTuningConfig,
     RetrievalConfig,
     TranslationConfig,
     Zero3Config,
@@ -29,6 +31,7 @@ BROKEN = {
     "greater than 2 (two positions are never used)": 2,
     "a folder, with names of at most 250 characters": "",
     "between 0 and 1": 1.5,
+    "above 0 and at most 1": 0.0,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
     "1 or more": 0.5,
@@ -38,6 +41,8 @@ BROKEN = {
     "finite numbers above 0": [1.0, float("inf")],
     "wandb | tensorboard, each at most once": ["mlflow"],
     "xtreme or null": "glue",
+    "int8 | nf4 or null": "int4",
+    "some of query, key, value, attention_output, intermediate, output, each once": ["dense"],
     "1 to 128 characters, none of / \\ # ? % :": "a/b",
     "words of 1 to 64 characters": ["x" * 65],
     "none | full | selective | every_<n> with n from 2": "every_1",
@@ -92,6 +97,7 @@ def test_a_value_that_breaks_its_rule(key: str, recipe: Callable[[], Config]) ->
     if key == "task.max_target_length":
         config.task = TranslationConfig()
     config.strategy = STRATEGIES.get(key, DDPConfig)()
+    config.tuning = LastLayersTuningConfig() if key == "tuning.layers" else LoraTuningConfig()
     assert faults_of_values(put(config, key, BROKEN[rule])) == [f"{key} must be {rule}, got {BROKEN[rule]!r}."]
 
 
@@ -450,6 +456,50 @@ def test_token_classification(key: str, value: Any, message: str) -> None:
 def test_question_answering(key: str, value: Any, message: str) -> None:
     faults = faults_of(put(load_config(["recipe=tydiqa"]), key, value))
     assert len(faults) == 1 and faults[0].startswith(message), faults
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["optimizer.unfreeze_after=2", "train.epochs=2"],
+            "optimizer.unfreeze_after must be below train.epochs = 2.0, got 2.0. Lower it, or train longer.",
+        ),
+        (
+            ["optimizer=adamw_8bit", "strategy=zero2"],
+            "optimizer.name=adamw_8bit must go with strategy=single, ddp or fsdp2, got zero2, which cuts moments "
+            "anywhere. Choose strategy=fsdp2, which divides as much, or optimizer=adamw.",
+        ),
+        (
+            ["optimizer=adamw_8bit", "strategy=fsdp2", "strategy.offload=true"],
+            "optimizer.name=adamw_8bit must keep moments on the device, got strategy.offload=true. "
+            "Set strategy.offload=false, or optimizer=adamw.",
+        ),
+        (
+            ["train.matmul=fp8", "train.precision=fp32"],
+            "train.matmul=fp8 must go with train.precision=bf16, got fp32. Set one of them otherwise.",
+        ),
+        (
+            ["train.matmul=fp8", "strategy=zero1"],
+            "train.matmul=fp8 must go with strategy=single, ddp or fsdp2, got zero1, under which nobody has tried it. "
+            "Choose strategy=fsdp2, or train.matmul=bf16.",
+        ),
+        (
+            ["train.compile=true", "strategy=zero3_offload"],
+            "train.compile must be false with strategy=zero3_offload, got true: DeepSpeed gathers weights inside of "
+            "what would be compiled. Choose strategy=fsdp2, or train.compile=false.",
+        ),
+        (
+            ["train.compile=true", "train.recompute=selective"],
+            "train.compile must be false with train.recompute=selective, got true: it cannot see the products in "
+            "compiled code. Choose train.recompute=full, or train.compile=false.",
+        ),
+    ],
+)
+def test_what_does_not_go_with_an_optimizer_or_compiled_layers(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(["recipe=xnli", *words])
+    assert caught.value.faults == (message,)
 
 
 def test_check_raises_all_faults_together(recipe: Callable[[], Config]) -> None:

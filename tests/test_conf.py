@@ -66,6 +66,8 @@ def test_choice_composes(path: Path) -> None:
     if group == "task":
         overrides["dataset"] = DATASET_OF.get(option, "sample_nli")
         overrides["train.languages"] = languages_to_train(option)
+    if group == "tuning":
+        overrides["model.path"] = "runs/demo_pretrain/seed-1"
     if option == "zero3_nvme":
         overrides["strategy.nvme_path"] = "/fast"
     config = load_config([f"{key}={value}" for key, value in overrides.items()])
@@ -95,12 +97,7 @@ def test_recipe_has_a_card(path: Path) -> None:
 
 
 def test_every_key_has_a_help_text() -> None:
-    classes = [
-        {"task": task, "strategy": strategy}
-        for task in VARIANTS["task"].values()
-        for strategy in VARIANTS["strategy"].values()
-    ]
-    for chosen in classes:
+    for chosen in [{group: kind} for group, variants in VARIANTS.items() for kind in variants.values()]:
         assert [key.name for key in keys_of(Config, chosen) if not key.help] == []
 
 

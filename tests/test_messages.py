@@ -211,10 +211,11 @@ def text(name: str, content: str) -> Callable[[Path], None]:
     [
         (text("config.json", "[" * 100_000), "config.json must be JSON, got maximum recursion depth exceeded"),
         (text("config.json", '{"a": ' + "1" * 5000 + "}"), "config.json must be JSON, got Exceeds the limit"),
-        (settings(vocab_size="x"), "vocab_size must be an integer of at least 1, got 'x'"),
+        (settings(vocab_size="x"), "m/config.json: vocab_size must be an integer of at least 1, got 'x'"),
         (settings(num_hidden_layers=10**9), "num_hidden_layers must be at most 1000, got 1000000000. Check"),
         (settings(hidden_size=10**15), "hidden_size must be at most 16777216"),
         (settings(pad_token_id=None), "pad_token_id must be an integer, got None"),
+        (settings(is_decoder="false"), "m/config.json: is_decoder must be true or false, got 'false'. Take the Hub's"),
         (settings(layer_norm_eps="x"), "layer_norm_eps must be a number in [0, 1), got 'x'"),
         (settings(model_type="bert"), 'model_type must be "xlm-roberta-xl", got "bert"'),
         (text("model.safetensors", "short"), "model.safetensors must be safetensors, got a damaged or different file"),
@@ -230,7 +231,14 @@ def test_a_wrong_model_is_named(
 
 
 @pytest.mark.parametrize(
-    "values", [{"id2label": ["a"]}, {"id2label": {"x": "y"}}, {"label2id": 5}, {"class_weights": 5}]
+    "values",
+    [
+        {"id2label": ["a"]},
+        {"id2label": {"x": "y"}},
+        {"id2label": {0: "a", 2: "b"}},
+        {"label2id": 5},
+        {"class_weights": 5},
+    ],
 )
 def test_a_config_of_wrong_types_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(values))} must "):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
+from xlmrxl_train.config import LoraTuningConfig, TuningConfig
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
@@ -115,6 +116,7 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
     say(f"run     {session.config.run.dir}")
     say(
         f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
+        f"{_tuning(session.config.tuning)}"
     )
     say(
         f"data    {'; '.join(map(_described, filled)) or f'shots of {session.config.dataset.name}'}: "
@@ -130,6 +132,16 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
         f"train   {steps:,} steps of {session.config.train.batch_size} examples, {session.config.train.precision}, "
         f"{session.world.size} x {session.world.device.type}, strategy {session.config.strategy.name}"
     )
+    if epochs := session.config.optimizer.unfreeze_after:
+        say(f"        the encoder is frozen for the first {round(epochs * batches.steps_per_epoch):,}")
+
+
+def _tuning(tuning: TuningConfig) -> str:
+    """Return how less than the whole model learns."""
+    if isinstance(tuning, LoraTuningConfig):
+        below = "" if tuning.weights is None else f" over {tuning.weights} weights, which are not counted"
+        return f" ({tuning.name} of rank {tuning.rank}{below})"
+    return "" if tuning.name == "full" else f" ({tuning.name})"
 
 
 def _by_name(sets: list[TrainingSet]) -> dict[str, list[str]]:

@@ -29,6 +29,11 @@ class ModelConfig:
     path: str | None = key(None, "Hub id, folder of weights, or run folder; null: random weights of the shape below")
     revision: str | None = key(None, "commit or tag on the Hub")
     suggested_lr: float = key(1e-5, "peak learning rate that suits this model; optimizer.lr is this unless it is set")
+    embeddings: str = key(
+        "auto",
+        "auto | trainable | active | frozen; active: only the words that the training set has, with the same result; "
+        "frozen: neither words nor positions; auto: active where the result is the same, else trainable",
+    )
     attn_implementation: str = key("auto", "auto | grouped | sdpa | varlen | eager; auto: by device")
     vocab_size: int | None = key(None, "rows of the embedding; null: the tokenizer's size")
     hidden_size: int | None = key(None, "width")
@@ -362,14 +367,91 @@ class Zero3NvmeConfig(Zero3OffloadConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class TuningConfig:
+    """Which parameters learn; each choice has its own class below. The task's head always does."""
+
+    name: str = key("full", "set by the choice of tuning")
+    suggested_lr: float = key(1e-5, "peak learning rate that suits it; optimizer.lr is this unless it is set")
+
+
+@dataclass(kw_only=True, slots=True)
+class BiasTuningConfig(TuningConfig):
+    """The biases of layers and norms (BitFit)."""
+
+    name: str = key("bias", "set by the choice of tuning")
+
+
+@dataclass(kw_only=True, slots=True)
+class HeadTuningConfig(TuningConfig):
+    """The head alone."""
+
+    name: str = key("head", "set by the choice of tuning")
+
+
+@dataclass(kw_only=True, slots=True)
+class LastLayersTuningConfig(TuningConfig):
+    """The last layers and the norm after them."""
+
+    name: str = key("last_layers", "set by the choice of tuning")
+    layers: int = key(4, "how many")
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraTuningConfig(TuningConfig):
+    """A product of two small matrices added to each large one (LoRA)."""
+
+    name: str = key("lora", "set by the choice of tuning")
+    rank: int = key(16, "columns and rows of the small matrices")
+    alpha: int = key(32, "their product is scaled by alpha / rank; under rslora by alpha / sqrt(rank)")
+    dropout: float = key(0.05, "on what the small matrices read")
+    targets: list[str] = key(
+        ["query", "key", "value", "attention_output", "intermediate", "output"],
+        "matrices of every layer that get one: query | key | value | attention_output | intermediate | output",
+    )
+    weights: str | None = key(
+        None, "null | int8 | nf4: how the matrices below are held, which do not learn; null: in train.precision"
+    )
+    merge: bool = key(
+        True,
+        "write <run>/model, the whole model with the products added; false: <run>/adapter alone, some megabytes, which "
+        "every command reads together with model.path",
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class DoraTuningConfig(LoraTuningConfig):
+    """LoRA, and a learned length of every row (DoRA)."""
+
+    name: str = key("dora", "set by the choice of tuning")
+
+
+@dataclass(kw_only=True, slots=True)
+class RsloraTuningConfig(LoraTuningConfig):
+    """LoRA whose scale suits any rank (rank-stabilised)."""
+
+    name: str = key("rslora", "set by the choice of tuning")
+    alpha: int = key(8, "the product is scaled by alpha / sqrt(rank)")
+
+
+@dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
     """How gradients move weights."""
 
-    name: str = key("adamw", "adamw, fused where the device has it")
+    name: str = key(
+        "adamw",
+        "adamw | adamw_8bit; adamw: fused; adamw_8bit: torchao's, moments of matrices in a byte per element, with "
+        "strategy=single, ddp or fsdp2",
+    )
     lr: float = key(1e-5, "peak learning rate")
     betas: list[float] = key([0.9, 0.98], "decay of the two moments")
     eps: float = key(1e-6, "added to the root of the second moment")
     weight_decay: float = key(0.1, "not on biases, norms and embeddings")
+    head_lr: float | None = key(None, "peak learning rate of what stands above the encoder; null: lr")
+    layer_decay: float = key(1.0, "layer i of n has lr * layer_decay^(n - i), the embeddings the power n + 1")
+    unfreeze_after: float = key(0.0, "epochs, or a part of one, in which only what stands above the encoder moves")
+    unfreeze_every: float | None = key(
+        None, "epochs between one layer and the next below it, from unfreeze_after on; null: all at once"
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -409,10 +491,19 @@ class TrainConfig:
         8192, "tokens that one rank holds at a time; a step is cut into as many as needed"
     )
     precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
+    matmul: str = key(
+        "bf16",
+        "bf16 | fp8; fp8: factors of the layers' products in training, by torchao, on GPUs that have it; each is "
+        "scaled by its largest value in a micro-batch, so results depend on the cut",
+    )
     recompute: str = key(
         "none",
         "none | full | every_<n> | selective; full: keep no activations, run each layer twice; every_2: every second "
         "layer; selective: keep matrix products, compute the rest twice",
+    )
+    compile: bool = key(
+        False,
+        "torch.compile the feed-forward half of each layer in training: rounds otherwise, compiles at the first step",
     )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
@@ -484,6 +575,7 @@ class Config:
     )
     data: DataConfig = field(default_factory=DataConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -516,6 +608,15 @@ VARIANTS: dict[str, dict[str, type]] = {
         "zero3_offload": Zero3OffloadConfig,
         "zero3_nvme": Zero3NvmeConfig,
     },
+    "tuning": {
+        "full": TuningConfig,
+        "lora": LoraTuningConfig,
+        "dora": DoraTuningConfig,
+        "rslora": RsloraTuningConfig,
+        "bias": BiasTuningConfig,
+        "head": HeadTuningConfig,
+        "last_layers": LastLayersTuningConfig,
+    },
 }
 
 # Keys that may differ between the sessions of one run: they change where and how fast it runs, not what it computes.
@@ -525,6 +626,7 @@ FREE = (
     "data.cache",
     "strategy.",
     "tracker.",
+    "tuning.merge",
     "tokenizer.path",  # its content is compared through environment.json
     "model.attn_implementation",
     "train.checkpoint_every",

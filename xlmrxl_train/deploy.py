@@ -10,14 +10,14 @@ import torch
 import yaml
 
 from xlmrxl_train.config import Config
-from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.evaluation.comparison.layout import Page
 from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.reading import read_run
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.side_by_side import compare_models
 from xlmrxl_train.inference.averaging import average, check_alike, find_models
-from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder
+from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder, whole_or_nothing
 from xlmrxl_train.inference.quantizing import plain_values, quantization_page, quantize
 from xlmrxl_train.inference.soup import merged, soup_page
 from xlmrxl_train.lineage import protocol_of
@@ -54,7 +54,8 @@ def average_models(
     runs = [part.run for part in parts if part.run is not None]
     if evaluate:
         _check_one_test_set(parts)
-    average(parts, target / "model")
+    with whole_or_nothing(target):
+        average(parts, target / "model")
     lines = [f"written: {target / 'model'}, the mean of {len(parts)} models"]
     if len(runs) < len(parts):
         without = next(part.path for part in parts if part.run is None)
@@ -68,7 +69,9 @@ def average_models(
         _write_config(runs[0], target)
         shutil.copyfile(runs[0] / "environment.json", target / "environment.json")
         if not evaluate:
-            Report(protocol=protocol, languages={}, metrics=read_run(runs[0]).metrics, notes=notes).write(target)
+            Report(
+                protocol=protocol, languages={}, metrics=read_run(runs[0], must_score=False).metrics, notes=notes
+            ).write(target)
     if not evaluate:
         return [*lines, f"written: {target / 'report.json'}, without scores; --evaluate adds them"], None
     score(_config(target), protocol, target / "model", target, notes)
@@ -123,14 +126,18 @@ def quantize_model(
     """
     quantization = QuantizationConfig(weights=weights, group_size=group_size, embeddings=embeddings)
     source, target = open_model_folder(place), new_folder(str(output))
-    quantize(source, target, quantization)
+    with whole_or_nothing(target):
+        quantize(source, target, quantization)
     sizes = _size_on_disk(source.path), _size_on_disk(target)
     lines = [f"written: {target}, {sizes[1] / 1e6:,.1f} MB of weights; {source.path} has {sizes[0] / 1e6:,.1f} MB"]
     if source.run is None:
         return [*lines, f"not scored: {source.path} belongs to no finished run, which would say on what"], None
     if not evaluate:
         return [*lines, "not scored, as asked: what it costs in each language is not known"], None
-    page, values = _cost(source, target, quantization)
+    try:
+        page, values = _cost(source, target, quantization)
+    except DataError as error:  # a run that was not scored either may have no test set
+        return [*lines, f"not scored: {error}"], None
     with writing(target):
         (target / "quantization.md").write_text(redact(to_markdown(page)), encoding="utf-8")
         (target / "quantization.json").write_text(json.dumps(finite(values), indent=1) + "\n", encoding="utf-8")

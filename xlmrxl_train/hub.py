@@ -11,7 +11,10 @@ from xlmrxl_train.progress import progress
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.json.gz", "sentencepiece.bpe.model")
 
+IN_RUN = ("model", "adapter")
+"""Where a run folder has its model: the whole, or what was added to the weights of model.path."""
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4000  # of Linux's file systems; the latter leaves room for what we append
+_NAME_ONE = "Name a file, or a folder or Hub id that has one"
 _SMALL_FILES = ["*.json", "*.txt", *TOKENIZER_FILES[1:]]
 # In order of preference; a repository with several formats is fetched in the first one only.
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -21,7 +24,7 @@ def resolve_model(path_or_id: str, revision: str | None = None, *, key: str = "m
     """Return a local folder with config.json and weights.
 
     Args:
-        path_or_id: A folder, a run folder (its `model/` is taken), or an id on the Hub.
+        path_or_id: A folder, a run folder (its `model/` is taken, else its `adapter/`), or an id on the Hub.
         revision: Commit or tag on the Hub; null: the main branch. Not for folders.
         key: The setting that named it.
 
@@ -33,8 +36,8 @@ def resolve_model(path_or_id: str, revision: str | None = None, *, key: str = "m
     folder = _existing(path_or_id, key, "folder")
     if not folder.is_dir():
         raise ConfigError(f"{key} must be a folder, a run folder or a Hub id, got the file {folder}. Name its folder.")
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
+    if not (folder / "config.json").is_file():
+        folder = next((inner for name in IN_RUN if ((inner := folder / name) / "config.json").is_file()), folder)
     if fault := _fault_of_model(folder):
         raise ConfigError(f"{key} must be a folder with config.json and weights, got {folder}: {fault}.")
     return folder
@@ -53,7 +56,7 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str 
     """
     if is_local(path_or_id):
         path = _existing(path_or_id, key, "file or folder")
-        folders = [path, path / "model"]
+        folders = [path, *(path / name for name in IN_RUN)]
     else:
         path = _download(path_or_id, revision, key, list(TOKENIZER_FILES))
         folders = [path]
@@ -62,8 +65,8 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str 
     found = (folder / name for folder in folders for name in TOKENIZER_FILES if (folder / name).is_file())
     if (file := next(found, None)) is None:
         raise ConfigError(
-            f"tokenizer.path must hold {', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}, "
-            f"got {path_or_id}, which has none of them. Name a file, or a folder or Hub id that has one."
+            f"{key} must hold {', '.join(TOKENIZER_FILES[:-1])} or {TOKENIZER_FILES[-1]}, got {path_or_id}, which has "
+            f"none of them. {'Put it there, or name a tokenizer' if key == 'model' else _NAME_ONE}."
         )
     return file
 
@@ -139,7 +142,8 @@ def _existing(path: str, key: str, kind: str) -> Path:
 
 def _fault_of_model(folder: Path) -> str | None:
     if not (folder / "config.json").is_file():
-        return "it has no config.json"
+        beside = " beside the adapter: copy its base's there and write its labels in id2label"
+        return f"it has no config.json{beside if (folder / 'adapter_config.json').is_file() else ''}"
     if not any(any(folder.glob(pattern)) for pattern in (*_WEIGHT_FILES, "*.pt")):
         return "it has no weights (*.safetensors or pytorch_model*.bin)"
     return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from xlmrxl_train.errors import RunError
 from xlmrxl_train.evaluation.protocol import Protocol
-from xlmrxl_train.hub import is_local, local_path
+from xlmrxl_train.hub import IN_RUN, is_local, local_path
 from xlmrxl_train.track.secrets import redact
 
 
@@ -15,7 +15,7 @@ def parents_of(path: str | None) -> list[dict[str, Any]]:
     """Return the protocols of the run whose weights lie at `path` and of those before it, the earliest first.
 
     Args:
-        path: model.path; nothing is returned where it is neither a run folder nor its `model/`.
+        path: model.path; nothing is returned where it is neither a run folder nor its model.
 
     Raises:
         RunError: The run has no report, or none that can be read: what it was trained on is not known.
@@ -23,7 +23,7 @@ def parents_of(path: str | None) -> list[dict[str, Any]]:
     if path is None or not is_local(path):
         return []
     folder = local_path(path, "model.path")
-    folder = folder.parent if folder.resolve().name == "model" else folder
+    folder = folder.parent if folder.resolve().name in IN_RUN else folder
     if not (folder / "config.yaml").is_file():
         return []
     own = asdict(protocol_of(folder))

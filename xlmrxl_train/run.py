@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
-from xlmrxl_train.config import Config
+from xlmrxl_train.config import Config, LoraTuningConfig
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
@@ -16,8 +18,12 @@ from xlmrxl_train.evaluation.html.page import write_page
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
+from xlmrxl_train.hub import is_local, resolve_model
+from xlmrxl_train.inference.export.transformers_folder import entries_of
+from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.lineage import protocol_of
+from xlmrxl_train.model.writing import TensorEntry
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -100,7 +106,7 @@ class Training:
             return None
         check_shared(folder.path, world)
         start = world.first(lambda: find_start(folder, config, say))
-        strategy, state = session.strategy(), TrainState()
+        strategy, state = session.strategy(corpora.get("train")), TrainState()
         if start.checkpoint:
             state = load_checkpoint(start.checkpoint, strategy)
             start.apply(state)
@@ -199,7 +205,7 @@ class Training:
             load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model and session.task.trains:
             checkpoint = self.checkpointer.path(selected)
-            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path / "model"))
+            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
@@ -219,7 +225,7 @@ class Training:
                 report.write(self.folder.path)
             session.console.say(report.to_markdown())
             html = draw(session, report, self.folder.path)
-            written = [name for name in ("predictions", "model") if (self.folder.path / name).is_dir()]
+            written = [name for name in ("predictions", "model", "adapter") if (self.folder.path / name).is_dir()]
             names = ", ".join(["report.json", *html, *(f"{name}/" for name in written)])
             session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
         return report
@@ -255,7 +261,7 @@ def evaluate(folder: str | Path, config: Config | None = None) -> Report:
     run.check_has_model()
     trained = protocol_of(run.path)
     config = config or run.read_config()
-    return score(config, trained, run.path / "model", run.evaluation_of(config.dataset.name))
+    return score(config, trained, run.model, run.evaluation_of(config.dataset.name))
 
 
 def score(config: Config, trained: Protocol, model: Path, target: Path, notes: Sequence[str] = ()) -> Report:
@@ -325,8 +331,6 @@ def prepare(config: Config) -> None:
                 f"{len(corpus.languages)} languages, longest {int(corpus.sizes.max())}"
             )
         if config.model.path:
-            from xlmrxl_train.hub import resolve_model
-
             session.console.say(
                 f"weights: {session.world.first(lambda: resolve_model(str(config.model.path), config.model.revision))}"
             )
@@ -360,13 +364,32 @@ def write_environment(session: Session, folder: RunFolder, fingerprints: dict[st
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
 
 
-def export(session: Session, strategy: Strategy, checkpoint: Path, folder: Path) -> None:
+def _write_adapter(session: Session, model: Any, trained: list[TensorEntry], folder: Path) -> None:
+    from xlmrxl_train.training.adapters import write_adapter  # late: an optional package
+
+    settings, tuning = session.config.model, session.config.tuning
+    assert settings.path is not None and isinstance(tuning, LoraTuningConfig)
+    # A folder is named in full: the adapter may be read from anywhere on this machine.
+    base = str(resolve_model(settings.path).resolve()) if is_local(settings.path) else settings.path
+    write_adapter(folder, model, trained, tuning, base=base, revision=settings.revision)
+
+
+def export(session: Session, strategy: Strategy, checkpoint: Path, run: Path) -> None:
     """Write tokenizer and weights in the Hub's layout, from a checkpoint, one tensor in memory at a time.
 
     Whatever engine divides the model, its checkpoint has whole tensors. The model's config.json comes last and
     completes the folder.
     """
     model: Any = strategy.model
+    entries, tuning, folder = weights_in(checkpoint), session.config.tuning, run / "model"
+    if isinstance(tuning, LoraTuningConfig):
+        adapter = run / "adapter"
+        with writing(adapter):
+            session.tokenizer.save(adapter)
+            _write_adapter(session, model, [entry for entry in entries if entry.name in strategy.trainable], adapter)
+        if not tuning.merge:
+            return
+        model, entries = entries_of(open_model_folder(str(adapter)), torch.float32)
     with writing(folder):
         session.tokenizer.save(folder)
-        model.write_pretrained(folder, weights_in(checkpoint))
+        model.write_pretrained(folder, entries)

@@ -1,7 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from xlmrxl_train.checks import check as check_config
-from xlmrxl_train.config import Config, ModelConfig, ZeroConfig, leaves, lengths_of
+from xlmrxl_train.config import Config, LoraTuningConfig, ModelConfig, TuningConfig, ZeroConfig, leaves, lengths_of
 from xlmrxl_train.data.cache import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
+from xlmrxl_train.data.planning import steps_per_epoch
 from xlmrxl_train.data.shots import Draw
 from xlmrxl_train.data.sources import Source, open_source
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -43,8 +44,12 @@ from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.capabilities import check_capabilities
+from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
 from xlmrxl_train.training.trainer import seed_of
+from xlmrxl_train.training.tuning import tune
+from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
 from xlmrxl_train.training_sets import Shots, TrainingSet, open_training_sets
 
 SAMPLE_TOKENIZER = Path(__file__).parent / "data" / "sample"
@@ -73,6 +78,8 @@ class Session:
             config: All of it is checked.
             training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
         """
+        if training is False:  # all that there is to know of how the weights came about lies in them
+            config = replace(config, tuning=TuningConfig())
         check_config(config)
         world = World.open(config.strategy)
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
@@ -119,11 +126,12 @@ class Session:
                 f"dataset={config.dataset.name} must suit the trained model, but {weights.report.misfit}. "
                 "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
             )
-        training = training and task.trains
         if training is not None:
-            if warning := check_memory(world, config.strategy, outline, training=training):
-                console.say(warning)
+            check_memory(world, config.strategy, outline, training=False)
             check_engine(world, config.strategy, outline)
+        if training:
+            check_embeddings(config, task)
+            check_capabilities(config, world.device)
         return session
 
     @property
@@ -267,22 +275,34 @@ class Session:
         wanted = dict.fromkeys([*self.select_languages, *self.evaluate_languages])
         return [code for code in wanted if self.source.has("validation", code)]
 
-    def strategy(self) -> Strategy:
-        """Build the model and spread it over the world."""
+    def strategy(self, train: Corpus | None = None) -> Strategy:
+        """Build the model and spread it over the world, to be trained on `train`, or on nothing."""
         with progress.doing("building the model"):
-            return self._strategy()
+            return self._strategy(train)
 
-    def _strategy(self) -> Strategy:
+    def _strategy(self, train: Corpus | None) -> Strategy:
         model, source = build_model(self.config, self.task, self.tokenizer)
         for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
             self.console.say(f"head    {line}")
+        if train:
+            if said := freeze_embeddings(self.config, self.task, train, model, source):
+                self.console.say(f"vocab   {said}")
+            if warning := check_memory(self.world, self.config.strategy, model, training=True):
+                self.console.say(warning)
+        steps = steps_per_epoch(len(train), self.config.train.batch_size) if train else 0
         blueprint = Blueprint(
             model=model,
             block=XLMRobertaXLLayer,
             source=source,
-            make_optimizer=OptimizerPlan(self.config.optimizer, model).build,
+            make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
+            kept=frozen_dtypes(model, source) if self.config.tuning.name == "full" else {},
         )
-        return make_strategy(self.config, self.world, blueprint)
+        strategy = make_strategy(self.config, self.world, blueprint)
+        if isinstance(self.config.tuning, LoraTuningConfig):
+            from xlmrxl_train.training.adapters import fill_rounded  # late: an optional package
+
+            fill_rounded(model, source, self.world.device)
+        return strategy
 
     def evaluator(self, strategy: Strategy, stop: Callable[[], bool] = lambda: False) -> Evaluator:
         """Return what scores the strategy's model."""
@@ -359,6 +379,8 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
             module.recompute = config.train.recompute
         if isinstance(module, XLMRobertaXLModel):
             module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
+    source = tune(model, source, config.tuning)
+    prepare_layers(model, config.train)
     return model, source
 
 

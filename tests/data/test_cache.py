@@ -40,6 +40,15 @@ def never() -> Built:
     raise AssertionError("built again")
 
 
+def test_tokens_that_occur_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_CHUNK", 1)  # several record batches
+    built = [("a", [Feature(example=-1, input_ids=ids, columns={}) for ids in ([0, 7, 7], [], [2])])]
+    seen = np.zeros(9, dtype=bool)
+    seen[4] = True
+    open_or_build(tmp_path, "f", lambda: built).mark_tokens(seen)
+    assert np.flatnonzero(seen).tolist() == [0, 2, 4, 7]
+
+
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     table = open_or_build(tmp_path / "new", "f1", lambda: BUILT)
     assert len(table) == 5 and table.num_examples == 3 and table.fingerprint == "f1"

@@ -124,6 +124,8 @@ def test_at_least_two_models_are_needed(tmp_path: Path) -> None:
         find_models([str(a), str(tmp_path / "*")])
     with pytest.raises(ConfigError, match=r"average needs model folders, got .*z\*, which matches nothing\. Check"):
         find_models([str(tmp_path / "z*")])
+    with pytest.raises(ConfigError, match=r"average needs model folders, got .*\*\*z: Invalid pattern: .* Write runs/"):
+        find_models([str(tmp_path / "**z")])
 
 
 def test_pieces_do_not_change_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

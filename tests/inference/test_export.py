@@ -15,7 +15,7 @@ from tests.inference.finished import finished_run
 from tests.model.reference import HEADS, configuration_of, our_class, padded_batch, randomize
 from xlmrxl_train.cli import main
 from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.errors import CheckpointError, RunError
+from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
 from xlmrxl_train.inference.export.card import write_card
 from xlmrxl_train.inference.export.exporting import export
 from xlmrxl_train.inference.export.transformers_folder import check_written, copy_tokenizer, entries_of
@@ -133,7 +133,7 @@ def test_what_does_not_come_from_a_run_has_no_card(tmp_path: Path) -> None:
     [
         ([], "export needs one run folder, model folder or Hub id, got none. Write xlmrxl export runs/xnli/seed-1."),
         (["a", "b"], "export needs one run folder, model folder or Hub id, got 2."),
-        (["a", "--to", "gguf"], "--to must be transformers | onnx, got 'gguf'."),
+        (["a", "--to", "gguf"], "--to must be transformers | onnx | adapter, got 'gguf'."),
         (["a", "--to="], "--to must have a value, got nothing. Write --to transformers."),
         (["a", "--too=onnx"], "--too is not a flag. Did you mean"),
         (["./none"], "model.path: folder not found: ./none"),
@@ -157,7 +157,8 @@ def test_an_output_that_is_there_is_not_touched(tmp_path: Path, capsys: Capture)
     source = save("", tmp_path / "m")
     for place, message in (
         (str(source), "--output must be a new or an empty folder, got"),
-        ("x" * 5000, "--output must be a folder, got xxx"),
+        ("x" * 5000, "--output must be a path with names of at most 255 bytes, got xxx"),
+        ("~no-such-user/x", "--output must be a path, got ~no-such-user/x, whose home folder is not known."),
     ):
         assert main(["export", str(source), "--to", "transformers", "--output", place]) == 2
         assert message in capsys.readouterr().err
@@ -191,6 +192,24 @@ def test_what_was_written_is_compared(tmp_path: Path) -> None:
         copy_tokenizer(source, tmp_path / "nowhere")
 
 
+def test_a_run_without_scores_is_exported_too(tmp_path: Path, capsys: Capture) -> None:
+    run = finished_run(tmp_path, 1, "evaluate.test=false")
+    assert main(["export", str(run), "--to", "transformers", "--output", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "Nothing was evaluated." in text and "model-index" not in text and "text-classification" in text
+    words = ["average", str(run), str(finished_run(tmp_path, 2, "evaluate.test=false"))]
+    assert main([*words, "--output", str(tmp_path / "soup")]) == 0
+    assert "without scores; --evaluate adds them" in capsys.readouterr().err
+
+
+def test_translation_models_are_read_by_others_as_they_are(tmp_path: Path) -> None:
+    save("", tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "encoder-decoder"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"export, average and quantize are for models of one stack, got the transl"):
+        open_model_folder(str(tmp_path))
+
+
 def test_a_run_that_lost_its_files_is_named(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     source = open_model_folder(str(tmp_path / "run"))
@@ -198,4 +217,5 @@ def test_a_run_that_lost_its_files_is_named(run: Path, tmp_path: Path) -> None:
         write_card(source, tmp_path / "nowhere")
     (tmp_path / "run/environment.json").write_text("[1]")
     with pytest.raises(RunError, match=r"environment\.json must say what the run ran on, but cannot be read: it must"):
-        write_card(source, tmp_path)
+        list(export(str(tmp_path / "run"), to="transformers", output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()  # so that the same command can be given again

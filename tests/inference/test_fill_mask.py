@@ -120,7 +120,7 @@ def test_a_wrong_input_is_named(text: Any, options: dict[str, Any], message: str
     [
         ({"top": 1}, r"top is not an option of fill-mask\. Did you mean top_k\?"),
         ({"top_k": 0}, r"top_k must be an integer of at least 1, got 0\. Set it anew or leave it out\."),
-        ({"targets": [5]}, r"targets must be a list of texts, got \[5\]\. Write \[\.\.\.\] around them\."),
+        ({"targets": [5]}, r"targets must be a list of texts, got \[5\]\. Write \[\.\.\.\] around them, and q"),
         ({"truncation": 1}, r"truncation must be true or false, got 1\. Set one of them\."),
         ({"window": 0, "tokens_per_batch": None}, "tokens_per_batch must be an integer of at least 1, got None"),
     ],
@@ -155,14 +155,18 @@ def test_spread_and_rounded_models(folder: Path, ours: Pipeline, tmp_path: Path)
     config = QuantizationConfig(weights="int8")
     XLMRobertaXLForMaskedLM.from_pretrained(folder, quantization_config=config).save_pretrained(tmp_path)
     ours.tokenizer.save(tmp_path)
-    rounded = pipeline("fill-mask", tmp_path, device=-1)
-    assert rounded(TEXTS[0])[0]["score"] == pytest.approx(ours(TEXTS[0])[0]["score"], rel=0.1)
+    for place in ({"device": -1}, {"device_map": "auto"}):
+        rounded = pipeline("fill-mask", tmp_path, **place)
+        assert rounded(TEXTS[0])[0]["score"] == pytest.approx(ours(TEXTS[0])[0]["score"], rel=0.1)
 
 
-def test_a_model_must_suit_the_task(folder: Path, ours: Pipeline, tmp_path: Path) -> None:
+def test_a_model_must_suit_the_task(
+    folder: Path, ours: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     headless = saved(tmp_path / "headless", "")
     with pytest.raises(ConfigError, match=r"model must have a trained head for XLMRobertaXLForMaskedLM, got .*lm_head"):
         pipeline("fill-mask", headless)
+    assert not caplog.records  # nothing of weights that would be new
     with pytest.raises(ConfigError, match=r"tokenizer must be given with a model that is built already, got None"):
         pipeline("fill-mask", ours.model)
     with pytest.raises(ConfigError, match=r"dtype, device and revision must be left out with a model that is built"):
@@ -175,6 +179,9 @@ def test_a_model_must_suit_the_task(folder: Path, ours: Pipeline, tmp_path: Path
     small = saved(tmp_path / "small", "MaskedLM", vocab_size=20)
     with pytest.raises(ConfigError, match=r"tokenizer has \d+ tokens, more than the model's 20 rows\. Use the"):
         pipeline("fill-mask", small)
+    (small / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"model must hold tokenizer\.json, .* Put it there, or name a tokenizer\."):
+        pipeline("fill-mask", small, device=-1)
 
 
 def test_numbers_that_leave_float16_are_no_answer(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ def test_wrong_maps_are_named(tmp_path: Path) -> None:
         cls.from_pretrained(folder, device_map="auto", device="cpu")
     with pytest.raises(ConfigError, match=r"device_map must name a place for every module: .* Use device_map='auto'\."):
         cls.from_pretrained(folder, device_map={"lm_head": "cpu"})
+    there = r"cpu, disk or the number of a GPU, got {} for {}; here is .*\. Mend device_map, or take out of max_memory"
+    for place, module in ((GPUS, "the model"), ("moon", "the model")):
+        with pytest.raises(ConfigError, match=there.format(repr(place), module)):
+            cls.from_pretrained(folder, device_map={"": place})
     with pytest.raises(
         ConfigError, match=r"max_memory must map GPU numbers, 'cpu' and 'disk' to bytes or sizes as '20"
     ):
@@ -92,9 +96,11 @@ def test_wrong_maps_are_named(tmp_path: Path) -> None:
 def test_quantized_weights_are_not_spread(tmp_path: Path) -> None:
     from xlmrxl_train.model import QuantizationConfig
 
-    folder = save("", tmp_path)
+    folder, cls, config = save("", tmp_path), our_class(""), QuantizationConfig()
     with pytest.raises(ConfigError, match=r"device_map must be None for quantized weights, which are small\. Use dev"):
-        our_class("").from_pretrained(folder, device_map="auto", quantization_config=QuantizationConfig())
+        cls.from_pretrained(folder, device_map={"": "cpu"}, quantization_config=config)
+    whole = cls.from_pretrained(folder, device_map="auto", quantization_config=config)
+    assert {parameter.device.type for parameter in whole.parameters()} == {"cuda" if GPUS else "cpu"}
 
 
 def test_the_plan_of_attention_goes_along() -> None:

@@ -47,6 +47,15 @@ def test_a_classifier_is_exported_and_checked(tmp_path: Path, capsys: Capture) -
         check_onnx(model, target / "model.onnx")
 
 
+def test_what_computes_something_else_is_not_left_behind(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("").save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
+    assert main(["export", str(tmp_path / "m"), "--to", "onnx", "--output", str(tmp_path / "out")]) == 2
+    assert "must compute what torch does" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["", *(head for head in HEADS if head != "CausalLM")])
 def test_every_head(head: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.inference.finished import finished_run
 from tests.model.reference import HEADS, configuration_of, our_class, padded_batch, randomize
+from xlmrxl_train import pipeline
 from xlmrxl_train.cli import main
 from xlmrxl_train.errors import CheckpointError, ConfigError
 from xlmrxl_train.evaluation.side_by_side import Difference, divergence
@@ -120,6 +121,11 @@ def test_vocabulary_of_integers_gives_logits_and_losses(tmp_path: Path, monkeypa
     assert not torch.equal(whole, other) and (whole - other).abs().max() < 0.5
 
 
+def test_another_library_s_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantization_config must be a QuantizationConfig, got a dict\. Write Q"):
+        our_class("").from_pretrained(save("", tmp_path), quantization_config={"weights": "int4"})
+
+
 def test_prepacking_leaves_integers_alone(tmp_path: Path) -> None:
     model = our_class("").from_pretrained(save("", tmp_path / "m"), quantization_config=INT8)
     ids, mask = padded_batch([9, 4])
@@ -195,6 +201,16 @@ def test_a_run_is_quantized_and_its_cost_shown(tmp_path: Path, capsys: Capture) 
     for to in ("transformers", "onnx"):
         assert main(["export", str(target), "--to", to, "--output", str(tmp_path / "d")]) == 2
         assert "must be made from weights that are not quantized" in capsys.readouterr().err
+
+
+def test_without_a_test_set_it_is_quantized_and_not_scored(tmp_path: Path, capsys: Capture) -> None:
+    run = finished_run(tmp_path)
+    config = (run / "config.yaml").read_text()
+    assert "test-{language}.tsv.gz" in config
+    (run / "config.yaml").write_text(config.replace("test-{language}.tsv.gz", "none-{language}.tsv.gz"))
+    assert main(["quantize", str(run), "--to", "int8", "--output", str(tmp_path / "small")]) == 0
+    assert "\nnot scored: " in capsys.readouterr().err
+    assert pipeline("text-classification", tmp_path / "small", device=-1)("hello")
 
 
 def test_worst_languages_are_those_that_lose_most() -> None:

@@ -52,6 +52,18 @@ def test_several_answers_of_all_windows(ours: Pipeline) -> None:
     assert all(len(answer["answer"].split()) <= 1 for answer in short)
 
 
+def test_a_book_is_read_in_several_batches(ours: Pipeline) -> None:
+    item = {"question": "world?", "context": "hello world. how are you, fine thanks! " * 30}
+    whole, sizes = ours(item), []
+    hook = ours.model.register_forward_pre_hook(
+        lambda _, __, words: sizes.append(len(words["input_ids"])), with_kwargs=True
+    )
+    parts = ours(item, tokens_per_batch=100)
+    hook.remove()
+    assert len(sizes) > 3 and max(sizes) <= 100
+    assert parts == {**whole, "score": pytest.approx(whole["score"], rel=1e-4)}
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
@@ -60,7 +72,7 @@ def test_several_answers_of_all_windows(ours: Pipeline) -> None:
             r'input 2: question-answering must have {"question": \.\.\., "context": \.\.\.}, got \'how are',
         ),
         ({"question": "how", "context": " "}, "input 2: question-answering must have a text for context, got ' '"),
-        ({"question": "how " * 40, "context": "hello"}, "input 2: the question has 40 tokens, so that of task.max_len"),
+        ({"question": "how " * 40, "context": "hello"}, "has 40 tokens, so that of max_length = .* lower stride, or"),
     ],
 )
 def test_a_wrong_input_is_named_and_takes_no_other_with_it(item: Any, message: str, ours: Pipeline) -> None:

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +105,23 @@ def test_a_file_appears_whole_or_not_at_all(model: Path, tmp_path: Path, capsys:
     assert "in.txt:2: " in capsys.readouterr().err
 
 
+def test_a_pipe_is_written_into_and_a_link_stays_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "--task", "fill-mask", "--model", str(model), "--device=-1", "--top-k=1", "--output"]
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    given(monkeypatch, b"hello <mask>\n")
+    assert main([*words, str(tmp_path / "pipe")]) == 0
+    assert os.read(reader, 1000).startswith(b"1\t") and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").write_text("old")
+    given(monkeypatch, b"hello <mask>\n")
+    assert main([*words, str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text().startswith("1\t")
+
+
 BLANK = "expected an input, found a blank line. Remove it."
 PAIR_OF_THREE = "expected a text, or two with a tab between, found 3. Mend the line."
 NO_CONTEXT = "expected a question, a tab and a context, found 1 texts. Mend the line."
@@ -164,6 +182,10 @@ FILL = ["--task=fill-mask", "--model=m"]
             ["run", "--task=fill-mask", "--model=./m", "--output=no/where"],
             "--output must be a file in a folder that",
         ),
+        (["run", *FILL, "return_tensors=true"], "return_tensors is for Python, got return_tensors=true. Leave it out."),
+        (["run", *FILL, "a=2020-13-45"], "a must be a number, a word or a [list], got 2020-13-45. Quote it."),
+        (["run", *FILL, "--output=~no-such-user/x"], "--output must be a path, got ~no-such-user/x, whose home"),
+        (["run", *FILL, f"--output={'x' * 300}"], "--output must be a path with names of at most 255 bytes, got xxx"),
         (["run", "--task=fill-mask", "--model=./m", "--output=."], "folder that exists, got a folder. Choose another."),
         (["run", "--task=fill-mask", "--model=./m", "--device=cpu"], "model: folder not found: ./m (looked from"),
         (["predict", "--input", "x"], "predict needs one run folder, model folder or Hub id, got none. Write"),
@@ -185,6 +207,9 @@ def test_no_input_and_no_place_for_output(model: Path, monkeypatch: pytest.Monke
     words = ["run", "--task", "fill-mask", "--model", str(model), "--device", "-1"]
     assert main(words) == 2
     assert "standard input: expected at least one line, found none. Give some input." in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)  # `xlmrxl run ... <&-`
+    assert main(words) == 2
+    assert "standard input: expected at least one line, found it closed. Give some input." in capsys.readouterr().err
     given(monkeypatch, LINES.encode())
     assert main([*words, "--output", "/proc/x"]) == 2
     assert "--output must be a file that can be written, got /proc/x (" in capsys.readouterr().err
@@ -274,7 +299,7 @@ def test_tags(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> 
     assert [(row["row"], row["tokens"]) for row in again] == list(enumerate(sentences))
 
 
-def test_answers(trained: Callable[..., Path], tmp_path: Path) -> None:
+def test_answers(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:
     run = trained("QuestionAnswering", "recipe=xquad")
     item = {"question": "how are you", "context": "hello world. fine, thanks"}
     (tmp_path / "in.jsonl").write_text(json.dumps({**item, "id": "q1"}) + "\n" + json.dumps({"question": "how"}) + "\n")
@@ -283,6 +308,15 @@ def test_answers(trained: Callable[..., Path], tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path / "out.jsonl")
     assert row["id"] == "q1" and row["line"] == 1 and row["question"] == item["question"]
     assert row["prediction"] == pipeline("question-answering", run, device=-1, stride=12)(item)["answer"]
+    assert main([*words, "--language=germanish"]) == 2
+    assert "A language must be" in capsys.readouterr().err
+    question = {"id": "q2", "question": item["question"]}  # without the answers that are wanted
+    squad = {"data": [{"paragraphs": [{"context": item["context"], "qas": [question]}]}]}
+    (tmp_path / "in.json").write_text(json.dumps(squad))
+    words[3] = str(tmp_path / "in.json")
+    assert main([*words, "--device=cpu"]) == 0
+    (other,) = rows_of(tmp_path / "out.jsonl")
+    assert other["id"] == "q2" and other["row"] == 0 and other["prediction"] == row["prediction"]
 
 
 def test_choices(trained: Callable[..., Path], tmp_path: Path, capsys: Capture) -> None:
@@ -331,6 +365,13 @@ def test_what_cannot_be_predicted(trained: Callable[..., Path], tmp_path: Path, 
     (tmp_path / "bad.tsv").write_bytes(b"\xff\n")
     assert main(["predict", str(run), "--input", str(tmp_path / "bad.tsv"), "--device=-1", "--on-error=skip"]) == 2
     assert "bad.tsv:1: expected UTF-8, got the byte 0xff" in capsys.readouterr().err
+    for content, message in (
+        ("text\ttext_pair\n", "names.tsv:1: expected rows below the names of the columns, found none. Give some"),
+        ("text\ttext\na\tb\n", "names.tsv:1: expected names of columns that differ, found 'text' more than once. Re"),
+    ):
+        (tmp_path / "names.tsv").write_text(content)
+        assert main(["predict", str(run), "--input", str(tmp_path / "names.tsv"), "--device=-1"]) == 2
+        assert message in capsys.readouterr().err
     assert main(["predict", str(run), "--input", str(tmp_path / "in.xyz"), "--device=-1"]) == 2
     assert "--input must be a file ending in .tsv, .csv, .jsonl, " in capsys.readouterr().err
     assert main(["predict", str(run), "--input", str(tmp_path / "none.tsv"), "--device=-1"]) == 2

@@ -1,6 +1,7 @@
 """What the Hub's page of XLM-RoBERTa-XL shows, with our names and local weights."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,29 @@ predicted_token = tokenizer.decode(predicted_token_id)
 print(f"The predicted token is: {predicted_token}")
 """
 
+QUANTIZED = """
+import torch
+from xlmrxl_train import Tokenizer
+from xlmrxl_train.model import QuantizationConfig, XLMRobertaXLForMaskedLM
+
+quantization_config = QuantizationConfig(weights="int4", group_size=32)
+tokenizer = Tokenizer.from_pretrained("facebook/xlm-roberta-xl")
+model = XLMRobertaXLForMaskedLM.from_pretrained(
+    "facebook/xlm-roberta-xl",
+    dtype=torch.bfloat16,
+    device_map="auto",
+    attn_implementation="sdpa",
+    quantization_config=quantization_config,
+)
+inputs = tokenizer("Bonjour, je suis un modèle <mask>.", return_tensors="pt").to(model.device)
+
+with torch.no_grad():
+    predictions = model(**inputs).logits
+
+masked_index = torch.where(inputs["input_ids"] == tokenizer.mask_token_id)[1]
+print(tokenizer.decode(predictions[0, masked_index].argmax(dim=-1)))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -46,6 +70,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_pipeline(folder: Path) -> None:
     exec(PIPELINE.replace("facebook/xlm-roberta-xl", str(folder)), {})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_quantized(tmp_path: Path) -> None:
+    saved(tmp_path, "MaskedLM", hidden_size=64, intermediate_size=128)
+    names: dict[str, Any] = {}
+    exec(QUANTIZED.replace("facebook/xlm-roberta-xl", str(tmp_path)), names)
+    assert names["model"].quantization.weights == "int4" and names["predictions"].isfinite().all()
 
 
 def test_automodel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,7 @@ def test_drawn_texts_depend_on_seed_and_prompt_alone(ours: Pipeline) -> None:
     assert ours(PROMPTS, **options) != ours(PROMPTS, **options)
     assert ours(PROMPTS, seed=1, do_sample=True, top_k=1) == ours(PROMPTS)
     assert ours(PROMPTS, seed=1, do_sample=True, top_p=1e-9) == ours(PROMPTS)
+    assert ours(PROMPTS, seed=1, do_sample=True, temperature=1e-40) == ours(PROMPTS)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_probable(ours: Pipeline) -> None:

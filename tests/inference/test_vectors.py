@@ -21,12 +21,18 @@ def test_features_are_those_of_transformers(tmp_path: Path) -> None:
     for one, other in zip(mine(TEXTS), theirs(TEXTS), strict=True):
         assert np.abs(np.array(one) - np.array(other)).max() < 1e-4
     assert mine(TEXTS[0]) == [mine(TEXTS)[0][0]]
+    read: list[str] = []
+    next(mine(read.append(text) or text for text in TEXTS * 100))  # type: ignore[func-returns-value]
+    assert len(read) == 256  # and not the 2048 of others: XL's vectors of so many texts are gigabytes
     tensor = mine(TEXTS[0], return_tensors=True)
     assert tensor.tolist() == mine(TEXTS[0])
     assert (mine(TEXTS[0], layer=2, return_tensors=True) == tensor).all()
     assert mine(TEXTS[0], layer=0.5) == mine(TEXTS[0], layer=1) != mine(TEXTS[0])
     with pytest.raises(ConfigError, match="layer must be from 0 to 2, the model's layers, got 3"):
         mine(TEXTS[0], layer=3)
+    for share in (1.5, float("nan")):
+        with pytest.raises(ConfigError, match=r"layer must be a share from 0\.0 to 1\.0, or a layer's number, got"):
+            mine(TEXTS[0], layer=share)
 
 
 @pytest.mark.parametrize("layer", [0, 1, None])

@@ -6,11 +6,13 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tests.model.reference import HEADS, configuration, configuration_of, our_class, pair, randomize, their_class
 from xlmrxl_train.errors import CheckpointError, ConfigError
@@ -276,6 +278,37 @@ def test_damaged_files_are_named(how: str, message: str, tmp_path: Path) -> None
     assert message in str(error.value) and str(file) in str(error.value)
     assert len(str(error.value)) < 600
     assert not Path("/tmp/xlmrxl-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"device": "moon"},
+            r"device must be cpu, meta, or a GPU that is here, got 'moon'\. Leave it out for the CPU\.",
+        ),
+        ({"device": torch.cuda.device_count()}, r"device must be cpu, meta, or a GPU that is here, got \d"),
+        ({"dtype": "bfloat16"}, r"dtype must be a floating one such as torch\.bfloat16, or None, got 'bfloat16'\. Set"),
+        (
+            {"torch_dtype": torch.int8},
+            r"dtype must be a floating one such as torch\.bfloat16, or None, got torch\.int8",
+        ),
+    ],
+)
+def test_places_and_numbers_that_are_not_there(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        type(saved(tmp_path)).from_pretrained(tmp_path, **arguments)
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    mine = saved(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.bias"] = tensors["lm_head.bias"].int()
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors must hold lm_head\.bias as floating-point numbers, got"
+    ):
+        type(mine).from_pretrained(tmp_path)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

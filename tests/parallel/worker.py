@@ -22,9 +22,10 @@ from xlmrxl_train.training.trainer import Trainer
 
 
 def trainer_of(session: Session, config: Config) -> Trainer:
-    strategy = session.strategy()
+    corpus = session.corpus("train", session.train_languages)
+    strategy = session.strategy(corpus)
     batches = StepBatches(
-        corpus=session.corpus("train", session.train_languages),
+        corpus=corpus,
         task=session.task,
         seed=config.seed,
         batch_size=config.train.batch_size,
@@ -53,8 +54,9 @@ def gradients(session: Session, config: Config) -> object:
 
     def capture(lr: float) -> StepResult:
         for name, parameter in trainer.strategy.model.named_parameters():
-            assert parameter.grad is not None, f"{name} has no gradient"
-            kept[name] = parameter.grad.clone()
+            if parameter.requires_grad:  # all but the words that the training set lacks
+                assert parameter.grad is not None, f"{name} has no gradient"
+                kept[name] = parameter.grad.clone()
         return StepResult(grad_norm=0.0, skipped=False)
 
     trainer.strategy.step = capture  # type: ignore[method-assign]

@@ -7,8 +7,10 @@ import math
 import re
 from typing import Any
 
+from xlmrxl_train.checks.optimizing import faults_of_optimizing
 from xlmrxl_train.checks.tasks import READS_TOO, faults_of_task
 from xlmrxl_train.checks.training_sets import faults_of_training_sets
+from xlmrxl_train.checks.tuning import TARGETS, faults_of_tuning
 from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
 from xlmrxl_train.errors import ConfigError
 
@@ -16,10 +18,12 @@ from xlmrxl_train.errors import ConfigError
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
     "train.precision": ("bf16", "fp32"),
+    "train.matmul": ("bf16", "fp8"),
     "train.shot_split": ("auto", "train", "validation"),
     "strategy.device": ("auto", "cpu", "cuda"),
+    "model.embeddings": ("auto", "trainable", "active", "frozen"),
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
-    "optimizer.name": ("adamw",),
+    "optimizer.name": ("adamw", "adamw_8bit"),
     "schedule.name": ("linear", "cosine", "constant"),
     "evaluate.select": ("best", "last"),
     "tracker.mode": ("online", "offline", "disabled"),
@@ -102,7 +106,13 @@ _RULES: dict[str, tuple[str, Any]] = {
             "data.limit",
             "strategy.timeout_minutes",
             "optimizer.lr",
+            "optimizer.head_lr",
+            "optimizer.unfreeze_every",
             "model.suggested_lr",
+            "tuning.suggested_lr",
+            "tuning.rank",
+            "tuning.alpha",
+            "tuning.layers",
             "optimizer.eps",
             "train.epochs",
             "strategy.bucket_mb",
@@ -127,6 +137,7 @@ _RULES: dict[str, tuple[str, Any]] = {
         (
             "model.initializer_range",
             "optimizer.weight_decay",
+            "optimizer.unfreeze_after",
             "schedule.warmup",
             "train.max_grad_norm",
             "evaluate.every",
@@ -143,7 +154,12 @@ _RULES: dict[str, tuple[str, Any]] = {
         ("0 or more", _not_negative),
     ),
     **dict.fromkeys(
-        ("model.hidden_dropout_prob", "model.attention_probs_dropout_prob", "model.classifier_dropout"),
+        (
+            "model.hidden_dropout_prob",
+            "model.attention_probs_dropout_prob",
+            "model.classifier_dropout",
+            "tuning.dropout",
+        ),
         ("at least 0 and below 1", _probability),
     ),
     "model.max_position_embeddings": ("greater than 2 (two positions are never used)", lambda value: value > 2),
@@ -158,6 +174,12 @@ _RULES: dict[str, tuple[str, Any]] = {
     "optimizer.betas": (
         "two numbers, each at least 0 and below 1",
         lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value),
+    ),
+    "optimizer.layer_decay": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "tuning.weights": ("int8 | nf4 or null", lambda value: value in ("int8", "nf4")),
+    "tuning.targets": (
+        f"some of {', '.join(TARGETS)}, each once",
+        lambda value: bool(value) and set(value) <= set(TARGETS) and len(value) == len(set(value)),
     ),
     "train.sampling_temperature": ("1 or more", lambda value: value >= 1),
     "task.max_length": ("at least 8", lambda value: value >= 8),
@@ -240,4 +262,5 @@ def _faults_between_keys(config: Config) -> list[str]:
     for source in ("hub", "files", "sample"):
         if config.data.source == source and getattr(dataset, source) is None:
             faults.append(f"data.source={source} needs dataset.{source}, which {dataset.name or 'the data set'} lacks.")
-    return faults + faults_of_training_sets(config) + faults_of_task(config)
+    faults += faults_of_optimizing(config) + faults_of_training_sets(config)
+    return faults + faults_of_task(config) + faults_of_tuning(config)

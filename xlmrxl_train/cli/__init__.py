@@ -180,7 +180,7 @@ COMMANDS: dict[str, Command] = {
         main=_predict,
     ),
     "export": Command(
-        arguments="<run folder> --to transformers|onnx --output FOLDER",
+        arguments="<run folder> --to transformers|onnx|adapter --output FOLDER",
         help="the model for other programs, with a model card written from the run",
         main=_export,
     ),

@@ -10,10 +10,12 @@ EXAMPLES = """\
                                       the Hub's layout, with a model card written from the run
   xlmrxl export runs/xnli/seed-1 --to transformers --output folder/ --dtype bf16 --license mit
   xlmrxl export runs/xnli/seed-1 --to onnx --output folder/
-                                      model.onnx, checked with onnxruntime on several lengths and batch sizes"""
+                                      model.onnx, checked with onnxruntime on several lengths and batch sizes
+  xlmrxl export runs/xnli/lora --to adapter --output folder/
+                                      the adapter alone, as peft reads it"""
 DTYPES = ("bf16", "fp16", "fp32")
 _FLAGS = {
-    "--to": Flag(example="transformers", choices=("transformers", "onnx"), required=True),
+    "--to": Flag(example="transformers", choices=("transformers", "onnx", "adapter"), required=True),
     "--output": Flag(example="folder/", required=True),
     "--dtype": Flag(example="bf16", choices=DTYPES),
     "--license": Flag(example="mit"),

@@ -69,7 +69,7 @@ def main(words: Sequence[str]) -> int:
 
     check_output(values.get("--output"))
     source = values.get("--input", STANDARD_INPUT)
-    if source == STANDARD_INPUT and sys.stdin.isatty():
+    if source == STANDARD_INPUT and sys.stdin is not None and sys.stdin.isatty():
         print(f"reading standard input, a line is {TASKS[values['--task']]}; Ctrl-D ends it", file=sys.stderr)
         options.setdefault("window", _TERMINAL_WINDOW)
     pipe = pipeline(
@@ -99,6 +99,8 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"run takes flags and key=value, got {word}. Write --input {word} for a file.")
         if f"--{name}" in _FLAGS:
             raise ConfigError(f"{name} is a flag of run, got {word}. Write --{name} {value}.")
+        if name == "return_tensors":
+            raise ConfigError(f"return_tensors is for Python, got {word}. Leave it out.")
         options[name] = _value(name, value)
     return options
 
@@ -106,7 +108,7 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
 def _value(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # 2020-13-45, !!int, !!timestamp
         raise ConfigError(f"{name} must be a number, a word or a [list], got {text}. Quote it.") from None
 
 

@@ -111,6 +111,11 @@ class FeatureTable:
         """Return the number of features."""
         return int(self._starts[-1])
 
+    def mark_tokens(self, seen: NDArray[np.bool_]) -> None:
+        """Set the place of every token id that occurs."""
+        for tokens in self._tokens:
+            seen[tokens] = True
+
     def id_of(self, example: int) -> str:
         """Return the id of an example, unique within its split and language."""
         return self.ids[example]

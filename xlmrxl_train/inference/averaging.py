@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.hub import local_path
 from xlmrxl_train.inference.export.transformers_folder import copy_tokenizer, entries_of
 from xlmrxl_train.inference.model_folder import ModelFolder, check_not_quantized, open_model_folder
 from xlmrxl_train.model.writing import TensorEntry
@@ -47,8 +48,11 @@ def find_models(words: Sequence[str]) -> list[ModelFolder]:
 
 
 def _matches(pattern: str) -> list[str]:
-    path = Path(pattern).expanduser()
-    return sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
+    path = local_path(pattern, "average")
+    try:
+        return sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
+    except ValueError as error:
+        raise ConfigError(f"average needs model folders, got {pattern}: {error}. Write runs/xnli/*/model.") from None
 
 
 def check_alike(parts: Sequence[ModelFolder]) -> None:

@@ -83,7 +83,7 @@ def texts(name: str, value: object) -> list[str]:
     """Return the fault of an option that must be a list of texts."""
     if isinstance(value, list | tuple | set | frozenset) and all(isinstance(text, str) for text in value):
         return []
-    return [f"{name} must be a list of texts, got {shown(value)}. Write [...] around them."]
+    return [f"{name} must be a list of texts, got {shown(value)}. Write [...] around them, and quote words such as no."]
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> list[str]:

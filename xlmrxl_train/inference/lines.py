@@ -65,14 +65,25 @@ def read_rows(path: str) -> Iterator[Input]:
             yield Input(where=where, value=record, number=number, by_line=False)
         return
     names: list[str] = []
+    number = 0
     for where, number, raw in _numbered(path):
         text = attempt(decoded, raw, where)
         if not names:
             if isinstance(text, DataError):
                 raise text
-            names = text.removeprefix(_BOM).split("\t")
+            names = _names(where, text.removeprefix(_BOM))
             continue
         yield _input(where, number, text if isinstance(text, DataError) else attempt(_fields, where, text, names))
+    if number == 1:
+        raise DataError(f"{where}: expected rows below the names of the columns, found none. Give some input.")
+
+
+def _names(where: str, line: str) -> list[str]:
+    names = line.split("\t")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{where}: expected names of columns that differ, found {cut(', '.join(map(shown, twice)))} "
+                        "more than once. Rename one.")  # fmt: skip
+    return names
 
 
 def _fields(where: str, line: str, names: list[str]) -> dict[str, str]:
@@ -122,6 +133,8 @@ def _numbered(path: str) -> Iterator[tuple[str, int, bytes]]:
 @contextmanager
 def _opened(path: str) -> Iterator[IO[bytes]]:
     if path == STANDARD_INPUT:
+        if sys.stdin is None:  # `xlmrxl run ... <&-`
+            raise DataError("standard input: expected at least one line, found it closed. Give some input.")
         yield sys.stdin.buffer
         return
     with readable(Path(path)), open_bytes(Path(path)) as stream:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model import PreTrained, XLMRobertaXLLayer
 from xlmrxl_train.model.encoder import LayerContext, XLMRobertaXLEncoder
-from xlmrxl_train.model.weights import CheckpointReader, SafetensorsReader
+from xlmrxl_train.model.weights import CheckpointReader, SafetensorsReader, read_floating
 
 Place = int | str
 _WHOLE = ["XLMRobertaXLLayer", "XLMRobertaXLEmbeddings", "XLMRobertaXLPooler", "LMHead", "ClassificationHead"]
@@ -48,6 +48,7 @@ def load_spread(
         check_device_map(model, places)
     except ValueError as error:
         raise ConfigError(f"device_map must name a place for every module: {error} Use device_map='auto'.") from None
+    _check_places(places)
     _keep_tied_together(model, places)
     index = _fill(model, reader, stored, dtype, places)
     dispatch_model(model, places, offload_index=index or None)
@@ -59,7 +60,7 @@ def load_spread(
 def _check(model: PreTrained, stored: Mapping[str, str], device_map: str | Mapping[str, Place], device: object) -> None:
     faults = []
     if isinstance(device_map, str) and device_map != "auto":
-        faults.append(f"device_map must be 'auto' or map modules to places, got {device_map!r}.")
+        faults.append(f"device_map must be 'auto' or map modules to places, got {device_map!r}. Use device=.")
     if device is not None:
         faults.append(f"device must be None with device_map, which says it, got {device}. Leave one of them out.")
     if model.quantization is not None:
@@ -71,6 +72,18 @@ def _check(model: PreTrained, stored: Mapping[str, str], device_map: str | Mappi
         )
     if faults:
         raise ConfigError(*faults)
+
+
+def _check_places(places: Mapping[str, Place]) -> None:
+    count = torch.cuda.device_count()
+    for module, place in places.items():
+        number = str(place).removeprefix("cuda:")
+        if place not in ("cpu", "disk") and not (number.isdecimal() and int(number) < count):
+            there = f"GPUs 0 to {count - 1}" if count else "no GPU"
+            raise ConfigError(
+                f"device_map must name cpu, disk or the number of a GPU, got {place!r} for {module or 'the model'}; "
+                f"here is {there}. Mend device_map, or take out of max_memory what is not there."
+            )
 
 
 def _automatic(model: PreTrained, max_memory: Mapping[Place, int | str] | None, dtype: torch.dtype) -> dict[str, Place]:
@@ -128,7 +141,7 @@ def _fill(
             }
             value = torch.empty(parameter.shape, dtype=dtype, device="meta")  # what is read takes its dtype
         else:
-            source = reader.read(stored[name])
+            source = read_floating(reader, stored[name])
             value = torch.empty(parameter.shape, dtype=dtype, device=torch.device(place)).copy_(source)
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, nn.Parameter(value, requires_grad=parameter.requires_grad))

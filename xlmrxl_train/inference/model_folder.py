@@ -1,12 +1,16 @@
 """A word of a command line becomes a model: which folder, which class, and the run that it came from."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from xlmrxl_train import model as models
 from xlmrxl_train.errors import CheckpointError, ConfigError
-from xlmrxl_train.hub import TOKENIZER_FILES, resolve_model
+from xlmrxl_train.hub import TOKENIZER_FILES, local_path, resolve_model
 from xlmrxl_train.model import PreTrained, XLMRobertaXLConfig
+from xlmrxl_train.model.configuration import read_config_file
 
 CLASSES: dict[str, type[PreTrained]] = {
     name: value
@@ -48,6 +52,11 @@ def open_model_folder(word: str) -> ModelFolder:
     """
     path = resolve_model(word)
     run = path.parent if (path.parent / "report.json").is_file() and (path.parent / "config.yaml").is_file() else None
+    if read_config_file(path / "config.json").get("model_type") == "encoder-decoder":
+        raise ConfigError(
+            f"export, average and quantize are for models of one stack, got the translation model {path}. "
+            "transformers' EncoderDecoderModel reads that folder as it is; xlmrxl predict uses it."
+        )
     config = XLMRobertaXLConfig.from_json_file(path / "config.json")
     named = config.extra.get("architectures")
     name = named[0] if isinstance(named, list) and len(named) == 1 else None
@@ -78,7 +87,7 @@ def new_folder(word: str) -> Path:
     Raises:
         ConfigError: There is something already.
     """
-    path = Path(word).expanduser()
+    path = local_path(word, "--output")
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
     except OSError as error:
@@ -86,3 +95,13 @@ def new_folder(word: str) -> Path:
     if taken:
         raise ConfigError(f"--output must be a new or an empty folder, got {path}. Choose another, or remove it.")
     return path
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Remove a new folder again where its writing ends early, so that the same command can be given again."""
+    try:
+        yield
+    except BaseException:  # also Ctrl-C
+        shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed must not hide why
+        raise

@@ -14,7 +14,7 @@ from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.files import shown
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.inference.base import Options, Pipeline, at_least
-from xlmrxl_train.inference.rows import Features, collate, encode_each, example_of
+from xlmrxl_train.inference.rows import Features, as_options, collate, encode_each, example_of
 from xlmrxl_train.inference.streaming import Input, Work
 from xlmrxl_train.inference.text_classification import ONLY_THE_BEST
 from xlmrxl_train.model import PreTrained, XLMRobertaXLForMultipleChoice
@@ -97,7 +97,7 @@ class MultipleChoice(Pipeline):
     def work(self, item: Input, content: Features, encoded: Any, options: Any) -> Work:
         """Return all choices of an input."""
         if isinstance(encoded, DataError):
-            raise encoded
+            raise as_options(encoded)
         content.rows = encoded
         return content.work()
 

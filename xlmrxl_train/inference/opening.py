@@ -37,13 +37,13 @@ def load_model(
         CheckpointError: Its files are damaged.
     """
     folder = resolve_model(str(path_or_id), revision, key="model")
-    model = model_class.from_pretrained(folder, dtype=dtype, device=device, device_map=device_map)
-    if model.load_report is not None and model.load_report.new:
+    report = model_class.from_pretrained(folder, device="meta").load_report  # nothing is read yet
+    if report is not None and report.new:
         raise ConfigError(
             f"model must have a trained head for {model_class.__name__}, got {path_or_id}, which lacks "
-            f"{model.load_report.new[0]}. Fine-tune it first, or choose another task."
+            f"{report.new[0]}. Fine-tune it first, or choose another task."
         )
-    return model
+    return model_class.from_pretrained(folder, dtype=dtype, device=device, device_map=device_map)
 
 
 def settle(model: PreTrained) -> PreTrained:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from xlmrxl_train.config import Config
+from xlmrxl_train.data import languages
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
@@ -103,7 +104,10 @@ def open_run(
 
     Raises:
         ConfigError: The run has no model, or its task predicts nothing about a row.
+        DataError: There is no such language.
     """
+    if language:
+        languages.language(language)
     kind: type[Task] = TASKS[config.task.kind]
     if not (kind.trains and kind.learns_from_labels):
         able = [name for name, each in TASKS.items() if each.trains and each.learns_from_labels]

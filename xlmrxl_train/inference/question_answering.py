@@ -8,14 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from xlmrxl_train.config import DatasetConfig, QuestionAnsweringConfig
-from xlmrxl_train.data.examples import Row
+from xlmrxl_train.data.examples import Batch, Feature, Row
 from xlmrxl_train.data.files import shown
+from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.inference.base import Options, Pipeline, at_least
-from xlmrxl_train.inference.rows import Features, collate, encode_each, example_of
+from xlmrxl_train.inference.rows import Features, as_options, collate, encode_each, example_of
 from xlmrxl_train.inference.streaming import Input, Work
-from xlmrxl_train.model import PreTrained, XLMRobertaXLForQuestionAnswering
+from xlmrxl_train.model import ModelOutput, PreTrained, XLMRobertaXLForQuestionAnswering
 from xlmrxl_train.tasks.question_answering import QuestionAnswering as Task
 
 _ROLES = ("question", "context")
@@ -88,7 +92,7 @@ class QuestionAnswering(Pipeline):
     def work(self, item: Input, content: Features, encoded: Any, options: Any) -> Work:
         """Return all windows of a context."""
         if isinstance(encoded, DataError):
-            raise encoded
+            raise as_options(encoded)
         content.rows = encoded
         return content.work()
 
@@ -96,7 +100,7 @@ class QuestionAnswering(Pipeline):
         """Run the model and read answers off."""
         batch, features = collate(works)
         task = self._task(options)
-        output = self.run_batch(batch, task)
+        output = self._logits(task, batch, features, options.tokens_per_batch)
         assert output.start_logits is not None and output.end_logits is not None
         self.finite(output.start_logits + output.end_logits)
         results = []
@@ -112,6 +116,20 @@ class QuestionAnswering(Pipeline):
             ] or [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
             results.append(shown_answers[0] if options.top_k == 1 else shown_answers)
         return results
+
+    def _logits(self, task: Task, batch: Batch, features: Sequence[Feature], tokens_per_batch: int) -> ModelOutput:
+        """Run the model, on the windows of a context that is too long for one batch in several ones."""
+        if batch.num_tokens <= tokens_per_batch:
+            return self.run_batch(batch, task)
+        starts: list[Tensor] = []
+        ends: list[Tensor] = []
+        for part in evaluation_batches([len(feature.input_ids) for feature in features], tokens_per_batch):
+            places = [batch.examples[index] for index in part]  # the longest come first, as in the batch
+            output = self.run_batch(task.collate([features[index] for index in part], places, draw=0), task)
+            assert output.start_logits is not None and output.end_logits is not None
+            starts.append(output.start_logits)
+            ends.append(output.end_logits)
+        return ModelOutput(start_logits=torch.cat(starts), end_logits=torch.cat(ends))
 
     def _task(self, options: QuestionAnsweringOptions) -> Task:
         config = QuestionAnsweringConfig(

@@ -1,5 +1,6 @@
 """Inputs through a task of a data set: one row at a time, so that a faulty one does not take others with it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,6 +44,11 @@ def encode_each(task: Task, examples: Sequence[Example]) -> list[list[Feature] |
         one if isinstance(one, DataError) else one[0]
         for one in (attempt(task.encode, [example]) for example in examples)
     ]
+
+
+def as_options(fault: DataError) -> DataError:
+    """Return a task's fault in the words of a pipeline, whose options are what a run calls task.max_length."""
+    return DataError(re.sub(r"\btask\.(?=max_length|stride)", "", str(fault)))
 
 
 def collate(works: Sequence[Work]) -> tuple[Batch, list[Feature]]:

@@ -165,7 +165,7 @@ def _choose(logits_V: Tensor, generator: torch.Generator | None, options: TextGe
     if generator is None:
         return int(logits_V.argmax())
     count = len(logits_V) if options.top_k is None else min(options.top_k, len(logits_V))
-    best_K, token_K = (logits_V / options.temperature).topk(count)
+    best_K, token_K = ((logits_V - logits_V.max()) / options.temperature).topk(count)  # 0 at most: never infinite
     share_K = best_K.softmax(-1)
     share_K = share_K.masked_fill(share_K.cumsum(-1) - share_K >= options.top_p, 0.0)  # the first one always stays
     return int(token_K[torch.multinomial(share_K.cpu(), 1, generator=generator)])

@@ -14,7 +14,7 @@ from xlmrxl_train.model.sentence_encoder import POOLINGS, number_of_layer
 
 @dataclass(kw_only=True, frozen=True)
 class VectorOptions(Options):
-    """Options of feature-extraction."""
+    """Options of what returns vectors."""
 
     layer: int | float | None = None
     """0: the embeddings; k: what layer k puts out; 0.5: of the layer half way up; None: the last one's, after the final
@@ -29,6 +29,14 @@ class VectorOptions(Options):
             *([] if isinstance(self.layer, float) else at_least("layer", self.layer, 0, or_none=True)),
             *yes_or_no("return_tensors", self.return_tensors),
         ]
+
+
+@dataclass(kw_only=True, frozen=True)
+class FeatureOptions(VectorOptions):
+    """Options of feature-extraction."""
+
+    window: int = 256
+    """As above, but fewer: of XL a text of 30 tokens has 2.5 MB of numbers in lists."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -51,7 +59,7 @@ class FeatureExtraction(Pipeline):
 
     task: ClassVar[str] = "feature-extraction"
     model_class: ClassVar[type[PreTrained]] = XLMRobertaXLSentenceEncoder
-    options_class: ClassVar[type[Options]] = VectorOptions
+    options_class: ClassVar[type[Options]] = FeatureOptions
 
     def compute(self, works: Sequence[Work], options: VectorOptions) -> Sequence[Any]:
         """Run the encoder up to the layer."""

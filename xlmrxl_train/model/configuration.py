@@ -121,7 +121,12 @@ class XLMRobertaXLConfig:
             CheckpointError: The file is missing or is not a JSON object.
             ConfigError: As `from_dict`.
         """
-        return cls.from_dict(read_config_file(Path(path)), **overrides)
+        values = read_config_file(Path(path))
+        try:
+            return cls.from_dict(values, **overrides)
+        except ConfigError as error:
+            faults = [fault if fault.partition(" ")[0] in overrides else f"{path}: {fault}" for fault in error.faults]
+            raise ConfigError(*faults) from None
 
     def to_dict(self, architecture: str | None = None) -> dict[str, object]:
         """Return what config.json holds, readable by transformers' AutoModel.
@@ -186,6 +191,9 @@ def _type_faults(config: XLMRobertaXLConfig) -> list[str]:
         value = getattr(config, key)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
             faults.append(f"{key} must be a number in [0, 1), got {value!r}. Take the Hub's value.")
+    for key in ("is_decoder", "add_cross_attention", "tie_word_embeddings", "use_cache"):
+        if not isinstance(getattr(config, key), bool):
+            faults.append(f"{key} must be true or false, got {getattr(config, key)!r}. Take the Hub's value.")
     if type(config.pad_token_id) is not int:
         faults.append(f"pad_token_id must be an integer, got {config.pad_token_id!r}. XLM-R uses 1.")
     names: Any = config.id2label  # as a config.json may have it, whatever the fields' types say
@@ -196,6 +204,8 @@ def _type_faults(config: XLMRobertaXLConfig) -> list[str]:
         )
     ):
         faults.append(f"id2label must map numbers to names, got {str(names)[:80]}. Leave it out, or mend it.")
+    elif names is not None and sorted(map(int, names)) != list(range(len(names))):
+        faults.append(f"id2label must number its names from 0 without gaps, got {str(names)[:80]}. Mend it.")
     ids: Any = config.label2id
     if ids is not None and not isinstance(ids, Mapping):
         faults.append(f"label2id must map names to numbers, got {str(ids)[:80]}. Leave it out, or mend it.")

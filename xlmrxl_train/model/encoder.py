@@ -3,6 +3,7 @@
 Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -130,6 +131,7 @@ class Intermediate(nn.Module):
         if isinstance(self.dense, LinearBeforeGelu) and self.dense.may_prepack:
             activations: Tensor = self.dense(normed_TD, gelu=True)
             return activations
+        normed_TD = normed_TD.to(matmul_dtype(self.dense, normed_TD))  # once, also where an adapter reads it too
         return functional.gelu(self.dense(normed_TD))
 
 
@@ -160,14 +162,28 @@ class XLMRobertaXLLayer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Output(config)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def compile_for_training(self) -> None:
+        """Compile what sees no more of a batch than its number of tokens: all layers and batches share one graph.
+
+        Attention stays as it is: its groups differ in number from batch to batch, and so would its graphs.
+        """
+        self._compiled = torch.compile(self.feed_forward, dynamic=True)
+
+    def feed_forward(self, hidden_states_TD: Tensor) -> Tensor:
+        """Return [T, D]: norm, feed-forward, residual."""
+        output_TD: Tensor = self.output(self.intermediate(self.LayerNorm(hidden_states_TD)), hidden_states_TD)
+        return output_TD
 
     def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
         """Return [T, D] in the dtype of the residual stream that came in."""
         hidden_states_TD = self.attention(hidden_states_TD, context)
         if self.crossattention is not None and context.encoder_states_SD is not None:
             hidden_states_TD = self.crossattention(hidden_states_TD, context)
-        output_TD: Tensor = self.output(self.intermediate(self.LayerNorm(hidden_states_TD)), hidden_states_TD)
-        return output_TD
+        if self.training and self._compiled is not None:
+            return self._compiled(hidden_states_TD)
+        return self.feed_forward(hidden_states_TD)
 
 
 class XLMRobertaXLEncoder(nn.Module):

@@ -20,7 +20,7 @@ from xlmrxl_train.model.quantization import (
 )
 from xlmrxl_train.model.source import ParameterSource
 from xlmrxl_train.model.weights import CheckpointReader, LoadReport, load_weights, match_weights, open_checkpoint
-from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint
+from xlmrxl_train.model.writing import DEFAULT_SHARD_BYTES, TensorEntry, write_checkpoint, write_config
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ class PreTrained(nn.Module):
             CheckpointError: Files are missing or damaged, or their tensors do not fit; all faults are listed.
             ConfigError: A wrong override.
         """
+        _check_dtype(dtype or torch_dtype)
+        place = _place(device)
         folder = Path(path_or_hub_id)
         if not folder.is_dir():
             from xlmrxl_train.hub import resolve_model  # late: reading a folder needs no Hub client
@@ -157,6 +159,8 @@ class PreTrained(nn.Module):
         if attn_implementation is not None:
             model.attn_implementation = attn_implementation
         model.quantization = _quantization(folder, config, quantization_config, dtype or torch_dtype)
+        if model.quantization is not None and device_map == "auto" and max_memory is None and device is None:
+            device_map, place = None, torch.device("cuda" if torch.cuda.is_available() else "cpu")  # they fit on one
         reader: CheckpointReader = open_checkpoint(folder)
         if "quantization_config" in config.extra:
             reader = QuantizedReader(reader)
@@ -171,11 +175,10 @@ class PreTrained(nn.Module):
             )  # fmt: skip
             report.log(logger, folder)
             return model.eval()
-        place = torch.device(device or "cpu")
-        if model.quantization is not None and place.type != "meta":
-            load_quantized(model, reader, stored, model.quantization, place)
-        else:
+        if model.quantization is None:
             load_weights(model, reader, stored, dtype or torch_dtype, place)
+        elif place.type != "meta":
+            load_quantized(model, reader, stored, model.quantization, place)
         model.initialize_new(report.new)
         model.tie_weights()
         if model.device.type != "meta":  # there it is only looked at
@@ -278,17 +281,50 @@ class PreTrained(nn.Module):
         Raises:
             CheckpointError: The folder cannot be written.
         """
-        config = self.config_values()
         dtypes = [entry.dtype for entry in entries if entry.dtype.is_floating_point]
+        dtype = dtypes[0] if self.quantization is None else torch.bfloat16
+        write_checkpoint(folder, self._config_with(dtype), entries, max_shard_bytes)
+
+    def write_config(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write config.json alone, beside weights in another form.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        write_config(folder, self._config_with(dtype))
+
+    def _config_with(self, dtype: torch.dtype) -> dict[str, object]:
+        config = self.config_values()
         if self.quantization is not None:
-            config["quantization_config"], dtypes = self.quantization.to_dict(), [torch.bfloat16]
-        config["dtype"] = str(dtypes[0]).removeprefix("torch.")
+            config["quantization_config"] = self.quantization.to_dict()
+        config["dtype"] = str(dtype).removeprefix("torch.")
         config.pop("torch_dtype", None)
-        write_checkpoint(folder, dict(sorted(config.items())), entries, max_shard_bytes)
+        return dict(sorted(config.items()))
+
+
+def _check_dtype(dtype: object) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(
+            f"dtype must be a floating one such as torch.bfloat16, or None, got {dtype!r}. Set one of them."
+        )
+
+
+def _place(device: torch.device | str | None) -> torch.device:
+    """Return the device that is meant, the CPU where none is.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    try:
+        return torch.empty(0, device=torch.device("cpu" if device is None else device)).device
+    except (RuntimeError, AssertionError, TypeError):  # torch's words for an unknown one, and for none such here
+        raise ConfigError(
+            f"device must be cpu, meta, or a GPU that is here, got {device!r}. Leave it out for the CPU."
+        ) from None
 
 
 def _quantization(
-    folder: Path, config: XLMRobertaXLConfig, wanted: QuantizationConfig | None, dtype: torch.dtype | None
+    folder: Path, config: XLMRobertaXLConfig, wanted: object, dtype: torch.dtype | None
 ) -> QuantizationConfig | None:
     """Return how the weights are or are to be rounded; None where they are not.
 
@@ -296,6 +332,11 @@ def _quantization(
         ConfigError: It cannot be as wanted, or torchao is missing.
         CheckpointError: The folder's are rounded in another way.
     """
+    if not isinstance(wanted, QuantizationConfig | None):
+        raise ConfigError(
+            f"quantization_config must be a QuantizationConfig, got a {type(wanted).__name__}. "
+            "Write QuantizationConfig(weights='int4')."
+        )
     if "quantization_config" in config.extra:
         stored = QuantizationConfig.from_dict(config.extra["quantization_config"], folder / "config.json")
         if wanted not in (None, stored):

@@ -5,7 +5,8 @@ for. Everything else is bfloat16.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
 from importlib import import_module
@@ -90,20 +91,25 @@ class QuantizationConfig:
             raise CheckpointError(f"{path}: quantization_config: {error} Restore the file.") from None
 
 
-def check_installed() -> None:
-    """Make sure that torchao is there, and import it without what it says of kernels for other machines.
+def check_installed(who_needs: str = "Quantized weights need") -> None:
+    """Make sure that torchao is there, and import it.
 
     Raises:
         ConfigError: It is not.
     """
     if find_spec("torchao") is None:
-        raise ConfigError(
-            "Quantized weights need the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'."
-        )
+        raise ConfigError(f"{who_needs} the package torchao, found none. Run pip install 'xlmrxl_train[quantize]'.")
+    with quietly():
+        import_module("torchao.quantization")
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Import torchao, or what imports it, without what it says of kernels for other machines."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        import_module("torchao.quantization")
+        yield
     finally:
         logging.disable(before)
 

@@ -65,6 +65,8 @@ def number_of_layer(config: XLMRobertaXLConfig, layer: int | float | None) -> in
     """
     last = config.num_hidden_layers
     if isinstance(layer, float):
+        if not 0 <= layer <= 1:
+            raise ConfigError(f"layer must be a share from 0.0 to 1.0, or a layer's number, got {layer}. Choose one.")
         layer = round(layer * last)
     if layer is not None and not 0 <= layer <= last:
         raise ConfigError(f"layer must be from 0 to {last}, the model's layers, got {layer}. Choose another.")

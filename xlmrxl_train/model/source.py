@@ -26,6 +26,8 @@ class NewParameter:
     shape: tuple[int, ...]
     mean: float
     std: float
+    uniform: bool = False
+    """Between mean - std and mean + std, evenly."""
     zero_row: int | None = None
     """A row of zeros: the padding token's."""
 
@@ -34,7 +36,7 @@ class NewParameter:
 
         Each block of it has a seed of its own, so no other block is drawn.
         """
-        if self.std == 0.0:
+        if self.std == 0.0 or not count:
             return torch.full((count,), self.mean)
         values = torch.empty(count)
         for piece_start, piece in _pieces(values, start):
@@ -49,7 +51,19 @@ class NewParameter:
     def _block(self, number: int, seed: int) -> Tensor:
         size = min(BLOCK, prod(self.shape) - number * BLOCK)
         block_seed = zlib.crc32(number.to_bytes(8, "little"), seed) if number else seed
-        return torch.empty(size).normal_(self.mean, self.std, generator=torch.Generator().manual_seed(block_seed))
+        values, generator = torch.empty(size), torch.Generator().manual_seed(block_seed)
+        if self.uniform:
+            return values.uniform_(self.mean - self.std, self.mean + self.std, generator=generator)
+        return values.normal_(self.mean, self.std, generator=generator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Some rows of a parameter that was described whole."""
+
+    name: str
+    numbers: Tensor  # ascending
+    width: int
 
 
 class ParameterSource:
@@ -72,10 +86,31 @@ class ParameterSource:
         self.seed = seed
         self.reader = reader
         self.stored = stored
+        self.std = std
         self.report = report
         self.new = {
             name: _new_parameter(model, name, std) for name, _ in model.named_parameters() if name not in stored
         }
+        self._parts: dict[str, _Rows] = {}
+
+    def divide(self, name: str, parts: Mapping[str, Tensor]) -> None:
+        """Let parameters be some rows of `name` each, a matrix, with the values that they have there.
+
+        Args:
+            name: The parameter that the model no longer has.
+            parts: Parameter -> numbers of its rows, ascending.
+        """
+        width = (self.new[name].shape if name in self.new else self._reader.shapes[self.stored[name]])[-1]
+        self._parts |= {part: _Rows(name=name, numbers=numbers, width=width) for part, numbers in parts.items()}
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Return the dtype in which `values` returns a parameter."""
+        return self.values(name, 0, 0).dtype
+
+    @property
+    def _reader(self) -> CheckpointReader:
+        assert self.reader is not None
+        return self.reader
 
     def values(self, name: str, start: int, count: int) -> Tensor:
         """Return elements [start, start + count) of a flattened parameter, on the CPU, in the file's dtype or float32.
@@ -83,10 +118,22 @@ class ParameterSource:
         Raises:
             CheckpointError: The file cannot be read.
         """
+        if name in self._parts:
+            return self._of_rows(self._parts[name], start, count)
         if name in self.new:
             return self.new[name].values(start, count, zlib.crc32(name.encode(), self.seed % 2**32))
-        assert self.reader is not None
-        return self.reader.read_part(self.stored[name], start, count)
+        return self._reader.read_part(self.stored[name], start, count)
+
+    def _of_rows(self, part: _Rows, start: int, count: int) -> Tensor:
+        """Read the span of the whole that holds the rows of an interval, in pieces, and choose from each."""
+        width, height = part.width, max(1, BLOCK // part.width)  # rows read at a time
+        numbers = part.numbers[start // width : -(-(start + count) // width)]
+        chosen = [self.values(part.name, 0, 0)]
+        for piece in numbers.tensor_split((numbers // height).diff().nonzero().squeeze(1) + 1) if count else ():
+            first, last = int(piece[0]), int(piece[-1])
+            rows = self.values(part.name, first * width, (last + 1 - first) * width)
+            chosen.append(rows.view(-1, width)[piece - first].view(-1))
+        return torch.cat(chosen)[start % width :][:count]
 
     @torch.no_grad()
     def fill(self, target: Tensor, name: str, start: int = 0) -> None:

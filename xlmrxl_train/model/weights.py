@@ -141,6 +141,10 @@ class SafetensorsReader:
         """Return the file that holds the tensor."""
         return self._files[name]
 
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return the words that one of the files has beside its tensors."""
+        return dict(self._handles[path].metadata() or {})
+
 
 class TorchReader:
     """Read torch.save files, with torch's restricted unpickler: no code in them is executed."""
@@ -214,11 +218,15 @@ def _damaged(path: Path, kind: str, error: Exception) -> CheckpointError:
 
 
 def open_checkpoint(folder: Path) -> CheckpointReader:
-    """Find the weights in a model folder: safetensors before .bin, a single file before shards.
+    """Find the weights in a model folder: an adapter and its base, safetensors before .bin, one file before shards.
 
     Raises:
         CheckpointError: There are none, a shard is missing, or a file is damaged.
     """
+    if (folder / "adapter_config.json").is_file():
+        from xlmrxl_train.model.adapted_weights import AdaptedReader  # late: it opens its base with this function
+
+        return AdaptedReader(folder)
     for single, index, reader in (
         (SINGLE_FILE, INDEX_FILE, SafetensorsReader),
         ("pytorch_model.bin", "pytorch_model.bin.index.json", TorchReader),
@@ -303,6 +311,21 @@ def match_weights(
     return stored_names, report
 
 
+def read_floating(reader: CheckpointReader, name: str) -> Tensor:
+    """Return a tensor of floating-point numbers.
+
+    Raises:
+        CheckpointError: It holds others.
+    """
+    tensor = reader.read(name)
+    if not tensor.dtype.is_floating_point:
+        raise CheckpointError(
+            f"{reader.file_of(name)} must hold {name} as floating-point numbers, got {str(tensor.dtype)[6:]}. "
+            "Download it again."
+        )
+    return tensor
+
+
 @torch.no_grad()
 def load_weights(
     model: nn.Module, reader: CheckpointReader, stored: Mapping[str, str], dtype: torch.dtype | None,
@@ -320,7 +343,7 @@ def load_weights(
     default = dtype or next((reader.read(name).dtype for name in stored.values()), torch.float32)
     for name, parameter in list(model.named_parameters()):
         if name in stored:
-            source = reader.read(stored[name])
+            source = read_floating(reader, stored[name])
             value = torch.empty(source.shape, dtype=dtype or source.dtype, device=device).copy_(source)
         else:
             value = torch.empty(parameter.shape, dtype=default, device=device)

@@ -54,18 +54,33 @@ def write_checkpoint(
         shards = _cut(entries, max_shard_bytes)
         names = _shard_names(len(shards))
         for name, shard in zip(names, shards, strict=True):
-            _write_safetensors(folder / name, shard)
+            write_safetensors(folder / name, shard)
         if len(shards) > 1:
             weight_map = {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard}
             total = sum(entry.num_bytes for entry in entries)
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             _write_text(folder / INDEX_FILE, json.dumps(index, indent=2) + "\n")
         _remove_stale(folder, {*names, INDEX_FILE} if len(shards) > 1 else set(names))
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    write_config(folder, config)
+
+
+def write_config(folder: Path, config: dict[str, object]) -> None:
+    """Write config.json.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    try:
         _write_text(folder / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written: {error.strerror or error}. Check the path and the free space."
-        ) from error
+        raise unwritable(folder, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> CheckpointError:
+    """Return what a user is told when a folder cannot be written."""
+    return CheckpointError(f"{folder} cannot be written: {error.strerror or error}. Check the path and the free space.")
 
 
 def _cut(entries: Sequence[TensorEntry], max_shard_bytes: float) -> list[list[TensorEntry]]:
@@ -93,12 +108,14 @@ def _remove_stale(folder: Path, current: set[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_safetensors(path: Path, entries: Sequence[TensorEntry]) -> None:
-    """Stream one file. Format: 8 bytes of header length, a JSON header, the tensors' bytes.
+def write_safetensors(path: Path, entries: Sequence[TensorEntry], **metadata: str) -> None:
+    """Stream one file, with `metadata` beside the tensors.
+
+    Format: 8 bytes of header length, a JSON header, the tensors' bytes.
 
     Source: https://github.com/huggingface/safetensors, README, section Format.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     start = 0
     for entry in entries:
         stop = start + entry.num_bytes

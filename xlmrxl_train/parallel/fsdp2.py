@@ -2,7 +2,7 @@
 
 A layer is gathered before it runs and let go after it. Rows are gathered in bf16 under precision=bf16; gradients are
 reduced after each micro-batch, so that none are held whole, and added up in float32; the rows that the optimizer moves
-are float32. Frozen rows are held in bf16 too.
+are float32. Frozen rows are held in bf16 too, but for those of the embedding, which keep the dtype of their file.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -55,15 +55,16 @@ class FSDP2Strategy(SingleStrategy):
                 reshard_after_forward=self.config.reshard_after_forward and unit is not self.model,
             )
         device = torch.device("cpu") if self.config.offload else self.world.device
-        for parameter, homes in homes_of(self.model):
-            dtype = torch.float32 if parameter.requires_grad else forward_dtype(self.precision)
-            rows = torch.empty_like(parameter, device=device, dtype=dtype)
+        dtypes = blueprint.dtypes(forward_dtype(self.precision))
+        for name, (parameter, homes) in homes_of(self.model).items():
+            rows = torch.empty_like(parameter, device=device, dtype=dtypes[name])
             put(nn.Parameter(rows, requires_grad=parameter.requires_grad), homes)
         for name, parameter in self.model.named_parameters():
             local, start = rows_of(parameter, self.mesh)
             blueprint.source.fill(local.view(-1), name, start)
             progress.move()
-        prefetch(blueprint.units, self.config.prefetch_layers)
+        layers = [unit for unit in blueprint.units if isinstance(unit, blueprint.block)]  # all run in every step
+        prefetch(layers, self.config.prefetch_layers)
 
     def products(self) -> AbstractContextManager[Any]:
         """Return nothing: rows are gathered in the dtype of products."""
@@ -138,10 +139,10 @@ def slice_of(tensor: torch.Tensor, mesh: DeviceMesh) -> TensorSlice:
     return TensorSlice(rows.view(-1), tuple(tensor.shape), start)
 
 
-def prefetch(units: list[nn.Module], ahead: int) -> None:
+def prefetch(layers: list[nn.Module], ahead: int) -> None:
     """Gather the next `ahead` layers while one runs, in both directions."""
-    for index, unit in enumerate(units):
+    for index, unit in enumerate(layers):
         assert isinstance(unit, FSDPModule)
         if ahead > 1:  # one is what fully_shard does by itself
-            unit.set_modules_to_forward_prefetch(units[index + 1 : index + 1 + ahead])  # type: ignore[arg-type]
-            unit.set_modules_to_backward_prefetch(units[max(0, index - ahead) : index][::-1])  # type: ignore[arg-type]
+            unit.set_modules_to_forward_prefetch(layers[index + 1 : index + 1 + ahead])  # type: ignore[arg-type]
+            unit.set_modules_to_backward_prefetch(layers[max(0, index - ahead) : index][::-1])  # type: ignore[arg-type]

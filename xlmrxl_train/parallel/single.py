@@ -7,14 +7,17 @@ import torch
 from torch import nn
 
 from xlmrxl_train.parallel.blueprint import Blueprint
+from xlmrxl_train.parallel.moments import moments_in
 from xlmrxl_train.parallel.probe import Probe
 from xlmrxl_train.parallel.strategy import (
     StepResult,
     autocast,
+    begun,
     forward_dtype,
-    moments_of,
     norm_of_gradients,
+    own_updates,
     scaled,
+    set_rates,
 )
 from xlmrxl_train.parallel.world import World
 
@@ -36,11 +39,11 @@ class SingleStrategy:
         self.optimizer = blueprint.make_optimizer(self.model)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.trainable = set(self.parameters)
+        self.updates = 0
 
     def build(self, blueprint: Blueprint) -> None:
         """Make the whole model in this process."""
-        frozen = forward_dtype(self.precision)
-        blueprint.give_memory(self.model, self.world.device, trained=torch.float32, frozen=frozen)
+        blueprint.give_memory(self.model, self.world.device, blueprint.dtypes(forward_dtype(self.precision)))
         blueprint.fill()
 
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
@@ -66,6 +69,11 @@ class SingleStrategy:
 
     def step(self, lr: float) -> StepResult:
         """Clip, update unless the norm is not finite, and clear gradients."""
+        rates = set_rates(self.optimizer, lr, self.updates)
+        for group in self.optimizer.param_groups:
+            if not begun(group, self.updates):
+                for parameter in group["params"]:
+                    parameter.grad = None
         trainable = list(self.parameters.values())
         norm_tensor = self.total_norm(trainable)
         norm = float(norm_tensor)
@@ -74,13 +82,12 @@ class SingleStrategy:
         if not skipped:
             if 0 < self.max_grad_norm < norm + 1e-6:  # else torch would multiply every gradient by 1
                 torch.nn.utils.clip_grads_with_norm_(trainable, self.max_grad_norm, norm_tensor)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
             probe = Probe(self.local_weights())
             self.optimizer.step()
             unchanged = probe.unchanged()
+            self.updates += 1
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(grad_norm=norm, skipped=skipped, unchanged=unchanged)
+        return StepResult(grad_norm=norm, skipped=skipped, unchanged=unchanged, rates=rates)
 
     def total_norm(self, trainable: list[nn.Parameter]) -> torch.Tensor:
         """Return the norm of the gradients, the same on every rank."""
@@ -94,22 +101,17 @@ class SingleStrategy:
         """Return weights and moments; the moments are zeros where no step has been made."""
         state = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         for name, parameter in self.parameters.items():
-            entry = self.optimizer.state.get(parameter, {})
-            for moment in moments_of(self.optimizer):
-                tensor = entry[moment] if moment in entry else torch.zeros_like(parameter.detach())
+            for moment, tensor in moments_in(self.optimizer, parameter).items():
                 state[f"optimizer.{name}.{moment}"] = tensor
         return state
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Take over weights and moments, after `steps` updates."""
-        fused = {id(p): group.get("fused") for group in self.optimizer.param_groups for p in group["params"]}
-        moments = moments_of(self.optimizer)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(state[f"model.{name}"])
-                if parameter.requires_grad and moments:
-                    device = parameter.device if fused[id(parameter)] else torch.device("cpu")
-                    self.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(steps), device=device),
-                        **{moment: state[f"optimizer.{name}.{moment}"] for moment in moments},
-                    }
+        for name, tensor in SingleStrategy.state_dict(self).items():
+            tensor.copy_(state[name])
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if "step" in self.optimizer.state[parameter]:
+                    self.optimizer.state[parameter]["step"].fill_(own_updates(group, steps))
+        self.updates = steps

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +18,7 @@ class StepResult:
     grad_norm: float  # over all parameters and ranks, before clipping
     skipped: bool  # a loss or gradient was not finite: no weight was changed, on any rank
     unchanged: bool = False  # no weight differs although none of this was the reason; see `parallel/probe.py`
+    rates: dict[str, float] = field(default_factory=dict)  # by part of the model, where they differ
 
 
 class Strategy(Protocol):
@@ -48,7 +49,12 @@ class Strategy(Protocol):
         """Run the model forward without dropout and gradients. Every rank calls it equally often."""
 
     def step(self, lr: float) -> StepResult:
-        """Clip, update the weights at learning rate `lr`, and clear gradients."""
+        """Clip, update the weights at learning rate `lr`, and clear gradients.
+
+        The optimizer's groups have "scale", their rate over `lr`, and "begins": before so many updates a group does
+        not move, collects no moments, and does not count in the norm, as if it were not trained. Skipped steps are no
+        updates.
+        """
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return weights and moments under the model's own names, as tensors that are filled in place.
@@ -90,6 +96,29 @@ def norm_of_gradients(parameters: Sequence[nn.Parameter]) -> torch.Tensor:
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
+def set_rates(optimizer: torch.optim.Optimizer, lr: float, updates: int) -> dict[str, float]:
+    """Give every group its rate for the step after so many updates; return them by part, where they differ."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        rate = lr * group["scale"] if begun(group, updates) else 0.0
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+        rates[group["part"]] = rate
+    return rates if len(rates) > 1 else {}
+
+
+def begun(group: dict[str, Any], updates: int) -> bool:
+    """Whether a group moves in the step after so many updates."""
+    return bool(updates >= group["begins"])
+
+
+def own_updates(group: dict[str, Any], updates: int) -> float:
+    """Return how many of the updates moved a group, which Adam corrects its moments by."""
+    return float(max(0, updates - group["begins"]))
+
+
 def moments_of(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
     """Return the names of an optimizer's state tensors that are shaped as the parameter."""
-    return ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.Adam) else ()  # AdamW is one
+    return ("exp_avg", "exp_avg_sq") if "betas" in optimizer.defaults else ()

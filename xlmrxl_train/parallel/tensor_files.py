@@ -322,16 +322,24 @@ def read_tensor(folder: Path, entry: dict[str, Any], dtype: torch.dtype) -> torc
         CheckpointError: A file ends too early.
     """
     whole = torch.empty(entry["shape"], dtype=dtype)
+    for offsets, values in read_pieces(folder, entry):
+        place = tuple(slice(first, first + size) for first, size in zip(offsets, values.shape, strict=True))
+        whole[place].copy_(values)
+    return whole
+
+
+def read_pieces(folder: Path, entry: dict[str, Any]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield where each piece of a tensor begins in it, and its values.
+
+    Raises:
+        CheckpointError: A file ends too early.
+    """
     for piece in entry["pieces"]:
-        part = whole
-        for dimension, (offset, size) in enumerate(zip(piece["offsets"], piece["sizes"], strict=True)):
-            part = part.narrow(dimension, offset, size)
         values = torch.empty(piece["sizes"], dtype=_dtype(entry["dtype"]))
         with (folder / piece["file"]).open("rb") as stream:
             _read_into(values, stream, piece["begin"], "a tensor")
-        part.copy_(values)
+        yield piece["offsets"], values
         progress.move()
-    return whole
 
 
 def _read_into(tensor: torch.Tensor, stream: Any, begin: int, name: str) -> None:

@@ -3,6 +3,7 @@
 accelerate's wrapper is not used: it steps the optimizer inside backward, and on CPU ranks it trains every rank alone.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from xlmrxl_train.config import Zero3Config, ZeroConfig
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.probe import OptimizerWatch
-from xlmrxl_train.parallel.strategy import StepResult, forward_dtype, scaled
+from xlmrxl_train.parallel.strategy import StepResult, begun, forward_dtype, scaled, set_rates
 from xlmrxl_train.parallel.tensor_slice import TensorSlice
 from xlmrxl_train.parallel.world import World
 from xlmrxl_train.parallel.zero_needs import import_deepspeed
@@ -37,20 +38,26 @@ class ZeroStrategy:
         deepspeed = import_deepspeed(world)
         settings = deepspeed_settings(config, precision, max_grad_norm, recompute=recompute)
         dtype = forward_dtype(precision)
+        dtypes = dict.fromkeys(blueprint.shapes, dtype)  # DeepSpeed has one for all
         self.world = world
         self.model = blueprint.model
         self.shapes = blueprint.shapes
         self.trainable = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if isinstance(config, Zero3Config):
             for unit in [*blueprint.units, self.model]:
-                blueprint.give_memory(unit, world.device, trained=dtype, frozen=dtype)
+                blueprint.give_memory(unit, world.device, dtypes)
                 divide(unit, settings, dtype)
         else:
-            blueprint.give_memory(self.model, world.device, trained=dtype, frozen=dtype)
-        self.engine, *_ = deepspeed.initialize(
-            model=self.model, optimizer=blueprint.make_optimizer(self.model), config=settings
-        )
+            blueprint.give_memory(self.model, world.device, dtypes)
+        self.updates = 0
+        optimizer = blueprint.make_optimizer(self.model)
+        for group in optimizer.param_groups:
+            if group["begins"]:
+                for parameter in group["params"]:
+                    parameter.register_hook(partial(self._dropped, group))
+        self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=settings)
         self.partition = partition_of(self.engine)(self.engine, self.model, world, blueprint.shapes)
+        self.partition.keep(blueprint.kept)
         self.watch = OptimizerWatch(self.partition.optimizer)
         self.partition.make_state()
         self._fill(blueprint)
@@ -65,10 +72,13 @@ class ZeroStrategy:
                 progress.move()
         self.partition.update_parameters()
 
+    def _dropped(self, group: dict[str, Any], gradient: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of a parameter, zeros before its group moves: then its moments stay zeros as well."""
+        return gradient if begun(group, self.updates) else torch.zeros_like(gradient)
+
     def accumulate(self, inputs: dict[str, Any], scale: torch.Tensor, *, last: bool) -> torch.Tensor:
         """Add the gradients of one micro-batch."""
-        if not self.model.training:  # the engine does not know its own mode
-            self.engine.train()
+        self._set_mode(training=True)
         self.engine.set_gradient_accumulation_boundary(last)
         loss_sum: torch.Tensor = self.engine(**inputs).loss_sum
         self.engine.backward(scaled(loss_sum, scale), scale_wrt_gas=False)
@@ -77,22 +87,36 @@ class ZeroStrategy:
     @torch.no_grad()
     def predict(self, inputs: dict[str, Any]) -> Any:
         """Run the model without dropout and gradients."""
-        if self.model.training:
-            self.engine.eval()
+        self._set_mode(training=False)
         return self.engine(**inputs)
+
+    def _set_mode(self, *, training: bool) -> None:
+        if training == self.model.training:  # the engine does not know its own mode
+            return
+        self.engine.train(training)
+        if self.engine.zero_optimization_stage() == 3:
+            # Evaluation runs other modules. Prefetching by its order, the first step after it would gather the frozen
+            # rows of an embedding.
+            order = self.engine.optimizer.parameter_offload.get_param_coordinator()
+            if not order.is_invalid_trace():
+                order._invalidate_trace()
 
     def step(self, lr: float) -> StepResult:
         """Let the engine clip and update, or skip; find out which."""
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        rates = set_rates(self.partition.optimizer, lr, self.updates)
         self.watch.reset()
         self.engine.step()
         skipped = not self.engine.was_step_applied()
+        if not skipped:
+            self.updates += 1
+            if any(group["begins"] == self.updates for group in self.partition.optimizer.param_groups):
+                self.partition.set_updates(self.updates)  # those that begin have counted their steps of nothing
         norm = self.engine.get_global_grad_norm()
         return StepResult(
             grad_norm=float("nan") if norm is None else float(norm),
             skipped=skipped,
             unchanged=not skipped and self.watch.unchanged,
+            rates=rates,
         )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -109,7 +133,8 @@ class ZeroStrategy:
             here, given = flat_of(part), flat_of(state[key_of(name, moment)])
             if here.data_ptr() != given.data_ptr():
                 here.copy_(given)
-        self.partition.set_steps(steps)
+        self.updates = steps
+        self.partition.set_updates(steps)
         self.partition.update_parameters()
         self.engine.empty_partition_cache()  # stage 3 would go on with whole parameters that it kept from before
 

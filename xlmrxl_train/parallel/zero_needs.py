@@ -33,6 +33,7 @@ def check_needs(world: World, config: ZeroConfig, model: nn.Module) -> None:
         check_zero_plus_plus(world, config)
     if isinstance(config, Zero3NvmeConfig):
         require_aio(world)
+        # At most: some rows of the vocabulary may stay frozen, which is known when the training set is.
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         SwapFolder.take(config, world, -(-trained // world.size))
 

@@ -21,6 +21,7 @@ class LanguageModelling(Task):
     """Roles: text, text_pair (optional, its translation). Kinds differ in `collate`: which tokens are predicted."""
 
     learns_from_labels: ClassVar[bool] = False
+    trains_all_words: ClassVar[bool] = True
     default_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
 
     def __init__(self, config: LanguageModellingConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:

@@ -40,6 +40,7 @@ class Task(ABC):
     encoding_version: ClassVar[int] = 1  # raised when `encode` changes, so that cached features are made again
     learns_from_labels: ClassVar[bool] = True  # False: from text alone, so that no label of a language is used
     trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
+    trains_all_words: ClassVar[bool] = False  # True: also words that no feature has, by an output matrix
     decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
     describes_texts: ClassVar[bool] = False  # True: what the model read is in `describe` already
 

@@ -1,7 +1,8 @@
 """Training state on disk: complete or invisible, verified before it is used.
 
 checkpoints/step-00000100/
-  tensors/        every weight and its two moments under the model's names (parallel/tensor_files.py)
+  tensors/        every weight and its two moments under the model's names (parallel/tensor_files.py); an embedding of
+                  which some rows are trained in two parts, with the numbers of those rows
   state.json      counters (training/state.py)
   manifest.json   size and SHA-256 of every other file
 checkpoints/.step-00000100.partial    is being written
@@ -26,6 +27,7 @@ from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors
 from xlmrxl_train.progress import progress
 from xlmrxl_train.training.background import Background, fits_in_memory
 from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.vocabulary import check_rows, trained_rows
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
 MAX_JSON_BYTES = 1 << 24  # of manifest.json and state.json, which have a few lines
@@ -58,7 +60,7 @@ class Checkpointer:
                 checkpoint that is written in the background, the next `save` or `wait` raises it.
         """
         self.wait()
-        tensors = strategy.state_dict()
+        tensors = strategy.state_dict() | trained_rows(strategy.model)
         if self.writer is None or not fits_in_memory(tensors, strategy.world):
             return self._write(tensors, state, strategy.world)
         copies, counters, world = staged(tensors), replace(state), self.writer.world(strategy.world)
@@ -188,9 +190,10 @@ def load(path: Path, strategy: Strategy) -> TrainState:
     """Take over weights, moments and counters of a checkpoint that was verified, whatever number of ranks wrote it.
 
     Raises:
-        CheckpointError: It is one of another model or version; on every rank.
+        CheckpointError: It is one of another model or version, or trains other rows of the vocabulary; on every rank.
     """
     state = strategy.world.first(lambda: read_state(path))
+    strategy.world.first(lambda: check_rows(path / TENSORS, strategy.model))
     tensors = strategy.state_dict()
     load_tensors(path / TENSORS, tensors, strategy.world)
     strategy.load_state_dict(tensors, state.updates)

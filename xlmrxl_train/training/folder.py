@@ -86,7 +86,14 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what a killed process left half written."""
         Checkpointer(self.checkpoints, keep=1).clean()
-        for pattern in (".*.partial", "*.partial", ".seen-*", "model/.*.tmp-*", "predictions/.*.partial"):
+        for pattern in (
+            ".*.partial",
+            "*.partial",
+            ".seen-*",
+            "model/.*.tmp-*",
+            "adapter/.*.tmp-*",
+            "predictions/.*.partial",
+        ):
             for left_over in self.path.glob(pattern):
                 left_over.unlink(missing_ok=True)
 
@@ -145,6 +152,12 @@ class RunFolder:
                 f"{self.config_file} cannot be read: {error}. Restore it, or choose another run.name."
             ) from None
 
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model; with tuning.merge=false that of the adapter, which is read in its place."""
+        whole, adapter = (self.path / name for name in ("model", "adapter"))
+        return adapter if adapter.is_dir() and not whole.is_dir() else whole
+
     def check_has_model(self) -> None:
         """Make sure that a run here has come to its model.
 
@@ -153,7 +166,7 @@ class RunFolder:
         """
         if not self.is_run:
             raise RunError(f"{self.path} must be a run folder with config.yaml, found none. Give the folder of a run.")
-        if not (self.path / "model" / "config.json").is_file():
+        if not (self.model / "config.json").is_file():
             raise RunError(f"{self.path}/model must hold the trained model, found none. Let the run finish first.")
 
     def check_same(self, config: Config) -> None:

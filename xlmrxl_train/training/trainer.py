@@ -196,7 +196,7 @@ class Trainer:
         state.loss_sum = state.num_targets = 0.0
         self.window_tokens, self.window_seconds = 0, 0.0
         if self.metrics:
-            values = {
+            values: dict[str, object] = {
                 "step": state.step,
                 "epoch": round(state.step / self.batches.steps_per_epoch, 4),
                 "loss": loss,
@@ -207,6 +207,8 @@ class Trainer:
                 "skipped": state.skipped,
                 "unchanged": state.unchanged,
             }
+            if step.result.rates:
+                values["rates"] = step.result.rates
             self.metrics.log("train", values)
         return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s"
 

@@ -89,6 +89,7 @@ def test_a_damaged_run_is_named(change: Callable[[], None], message: str, capsys
     [
         ("nowhere", "nowhere is not a run folder: it does not exist. Give folders that training runs wrote"),
         ("runs/*", "runs/* is not a run folder: it matches nothing. Give"),
+        ("runs/**x", "runs/**x is not a run folder: Invalid pattern: '**' can only be an entire path component. Give"),
         ("empty", "empty is not a run folder: no run is in it or below it. Give"),
         ("file", "file is not a run folder: it is a file. Give"),
         ("~no-such-user/x", "is not a run folder: Could not determine home directory. Give"),

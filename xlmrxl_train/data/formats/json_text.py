@@ -32,7 +32,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield questions of SQuAD's JSON: `id`, `title`, `context`, `question`, and `answers` as the Hub has them."""
+    """Yield questions of SQuAD's JSON: `id`, `title`, `context`, `question`, and `answers`, if any, as the Hub does."""
     document = parsed(whole_text(path), path, 1)
     for i, article in enumerate(_field(document, "data", list, str(path))):
         for j, paragraph in enumerate(_field(article, "paragraphs", list, f"{path} data[{i}]")):
@@ -40,20 +40,19 @@ def read_squad(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             context = _field(paragraph, "context", str, place)
             for k, question in enumerate(_field(paragraph, "qas", list, place)):
                 where = f"{place}.qas[{k}]"
-                answers = _field(question, "answers", list, where)
-                yield (
-                    where,
-                    {
-                        "id": _field(question, "id", str, where),
-                        "title": article.get("title"),
-                        "context": context,
-                        "question": _field(question, "question", str, where),
-                        "answers": {
-                            "text": [_field(answer, "text", str, where) for answer in answers],
-                            "answer_start": [_field(answer, "answer_start", int, where) for answer in answers],
-                        },
-                    },
-                )
+                record = {
+                    "id": _field(question, "id", str, where),
+                    "title": article.get("title"),
+                    "context": context,
+                    "question": _field(question, "question", str, where),
+                }
+                if "answers" in question:  # what is still to be answered has none
+                    answers = _field(question, "answers", list, where)
+                    record["answers"] = {
+                        "text": [_field(answer, "text", str, where) for answer in answers],
+                        "answer_start": [_field(answer, "answer_start", int, where) for answer in answers],
+                    }
+                yield where, record
 
 
 def parsed(text: str, path: Path | str, number: int) -> Any:

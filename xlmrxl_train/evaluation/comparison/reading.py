@@ -144,8 +144,12 @@ def find_runs(words: Iterable[str]) -> Found:
     return Found(finished=finished, unfinished=unfinished)
 
 
-def read_run(folder: Path) -> FinishedRun:
+def read_run(folder: Path, *, must_score: bool = True) -> FinishedRun:
     """Read one finished run.
+
+    Args:
+        folder: Of the run.
+        must_score: Whether one that scored nothing is at fault.
 
     Raises:
         RunError: Its report or configuration is damaged, or it scored nothing.
@@ -175,7 +179,7 @@ def read_run(folder: Path) -> FinishedRun:
             f"{path} must be the report of a run, got a damaged or different file ({_brief(error)}). "
             "Restore it; or remove it and start the run's command again, which writes it anew."
         ) from None
-    if not run.languages:
+    if must_score and not run.languages:
         raise RunError(
             f"{folder} has scored no language (evaluate.test=false?), so there is nothing to report. Leave it out."
         )
@@ -224,7 +228,7 @@ def _folders(words: Iterable[str], faults: list[str]) -> list[Path]:
             matches = _matches(path) if wild else [path]
             runs = [run for match in matches if match.is_dir() for run in _runs_below(match, _DEPTH)]
             problem = "it matches nothing" if wild and not matches else _not_a_run(path)
-        except (OSError, RuntimeError) as error:  # not to be read; a name longer than the file system allows
+        except (OSError, RuntimeError, ValueError) as error:  # not to be read, too long a name, no pattern
             runs, problem = [], str(error)[:160].rstrip(".")
         if not runs:
             faults.append(

@@ -13,9 +13,10 @@ from xlmrxl_train.errors import CheckpointError, RunError
 from xlmrxl_train.evaluation.comparison.reading import FinishedRun, read_run
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
-from xlmrxl_train.hub import is_local
+from xlmrxl_train.hub import IN_RUN, is_local
 from xlmrxl_train.inference.export.usage import PIPELINE_TAGS, snippet
 from xlmrxl_train.inference.model_folder import ModelFolder
+from xlmrxl_train.model.adapted_weights import ADAPTER_CONFIG
 from xlmrxl_train.track.secrets import redact
 
 
@@ -32,7 +33,7 @@ def write_card(source: ModelFolder, target: Path, licence: str | None = None) ->
         CheckpointError: The card cannot be written.
     """
     assert source.run is not None
-    text = card_of(source, read_run(source.run), _environment(source.run), licence)
+    text = card_of(source, read_run(source.run, must_score=False), _environment(source.run), licence)
     try:
         (target / "README.md").write_text(redact(text), encoding="utf-8")
     except OSError as error:
@@ -54,7 +55,7 @@ def card_of(source: ModelFolder, run: FinishedRun, environment: dict[str, Any], 
         f"## Training\n\n{_training(run)}",
         f"## Hardware and versions\n\n{_hardware(environment)}",
         f"## Licence\n\n{_licence(run, licence)}",
-        f"## How to use\n\n{snippet(source.model_class.__name__)}",
+        f"## How to use\n\n{_usage(source)}",
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -67,7 +68,7 @@ def _head(source: ModelFolder, run: FinishedRun, licence: str | None) -> dict[st
     codes = dict.fromkeys(language(code).base for code in [*run.train_languages, *run.languages])
     base, repositories = run.settings.get("model.path"), _repositories(run)
     values: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if _is_adapter(source) else "transformers",
         "pipeline_tag": PIPELINE_TAGS[source.model_class.__name__],
         "language": list(codes),
         "license": licence,
@@ -79,7 +80,9 @@ def _head(source: ModelFolder, run: FinishedRun, licence: str | None) -> dict[st
                 "name": run.protocol["recipe"],
                 "results": [_result(source, run, code, repositories) for code in run.languages],
             }
-        ],
+        ]
+        if run.languages
+        else None,
     }
     return {key: value for key, value in values.items() if value is not None}
 
@@ -96,6 +99,15 @@ def _result(source: ModelFolder, run: FinishedRun, code: str, repositories: list
         },
         "metrics": [{"type": name, "value": round(score.values[name], 6)} for name in run.metrics],
     }
+
+
+def _is_adapter(source: ModelFolder) -> bool:
+    return (source.path / ADAPTER_CONFIG).is_file()
+
+
+def _usage(source: ModelFolder) -> str:
+    labels = source.config.num_labels if _is_adapter(source) else None
+    return snippet(source.model_class.__name__, adapter_labels=labels)
 
 
 def _repositories(run: FinishedRun) -> list[str]:
@@ -117,7 +129,7 @@ def _name(model: str) -> str:
     if not is_local(model):
         return model
     path = Path(model)
-    return path.parent.name if path.name == "model" and path.parent.name else path.name
+    return path.parent.name if path.name in IN_RUN and path.parent.name else path.name
 
 
 def _data(run: FinishedRun) -> str:
@@ -136,6 +148,7 @@ def _data(run: FinishedRun) -> str:
 
 
 _SETTINGS = {
+    "tuning.name": "what learns", "tuning.rank": "rank", "tuning.alpha": "alpha", "tuning.weights": "weights below",
     "train.batch_size": "examples per step", "train.precision": "precision", "optimizer.name": "optimizer",
     "optimizer.lr": "peak learning rate", "optimizer.weight_decay": "weight decay", "schedule.name": "schedule",
     "train.max_grad_norm": "gradient norm at most", "task.max_length": "tokens per text at most",
@@ -144,7 +157,7 @@ _SETTINGS = {
 
 
 def _training(run: FinishedRun) -> str:
-    rows = [f"| {text} | {run.settings[key]} |" for key, text in _SETTINGS.items() if key in run.settings]
+    rows = [f"| {text} | {run.settings[key]} |" for key, text in _SETTINGS.items() if run.settings.get(key) is not None]
     protocol = run.protocol
     rows += [f"| steps | {protocol['steps']:,} |", f"| tokens | {protocol['tokens']:,} |"]
     return "\n".join(["| setting | value |", "| --- | --- |", *rows])

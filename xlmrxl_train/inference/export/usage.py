@@ -44,16 +44,29 @@ _ANSWERS = {
 }
 
 
-def snippet(name: str) -> str:
-    """Return Markdown that uses a model of this class from transformers, and names the same in xlmrxl_train."""
+def snippet(name: str, *, adapter_labels: int | None = None) -> str:
+    """Return Markdown that uses a model of this class from transformers, and names the same in xlmrxl_train.
+
+    Args:
+        name: Of the class.
+        adapter_labels: Of its head, where the folder has an adapter alone; None: it has all weights.
+    """
     call = "model(**{key: value[None] for key, value in inputs.items()})" if "Choice" in name else "model(**inputs)"
+    load = [f"model = {_AUTO[name]}.from_pretrained(folder).eval()"]
+    if adapter_labels is not None:
+        load = [
+            "from peft import PeftConfig, PeftModel",
+            "base = PeftConfig.from_pretrained(folder).base_model_name_or_path",
+            f"model = {_AUTO[name]}.from_pretrained(base, num_labels={adapter_labels})",
+            "model = PeftModel.from_pretrained(model, folder).eval()",
+        ]
     lines = [
         "import torch",
         f"from transformers import {_AUTO[name]}, AutoTokenizer",
         "",
         'folder = "."  # this folder, or its id on the Hub',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
-        f"model = {_AUTO[name]}.from_pretrained(folder).eval()",
+        *load,
         f"inputs = {_INPUTS.get(name, _TEXT)}",
         "with torch.no_grad():",
         f"    outputs = {call}",
