@@ -28,10 +28,10 @@ from benchmarks.evaluation import Peer, one_language
 from benchmarks.measure import MatrixPeak, clock, describe, machine, peak_memory_gb, table, write_json
 from benchmarks.peer import PaddedRows, arguments
 from benchmarks.ranks import ROOT
-from benchmarks.workload import REAL_VOCABULARY, SHAPES, Examples
-from xlmrxl_train import load_config, train
+from benchmarks.workload import REAL_VOCABULARY, SHAPES, Examples, our_model
+from xlmrxl_train import Tokenizer, load_config, train
 from xlmrxl_train.data.corpus import Corpus
-from xlmrxl_train.session import Session
+from xlmrxl_train.session import SAMPLE_TOKENIZER, Session
 
 SHAPE = SHAPES["8x512"]
 BATCH = 32
@@ -103,27 +103,26 @@ def peer_trainer(rung: Rung, model: Any, examples: Examples, **settings: Any) ->
     return trainer, times, tokens
 
 
-def speed_words(data: Path | None, folder: Path, steps: int) -> list[str]:
+def write_base(folder: Path, data: Path | None) -> None:
+    """Write the model that all timed runs begin from: random weights, and the tokenizer of the data."""
+    torch.manual_seed(0)
+    our_model(SHAPE, REAL_VOCABULARY, 0.1).save_pretrained(folder)
+    tokenizer = data / "tokenizer" / "xlmr" / "tokenizer.json.gz" if data else SAMPLE_TOKENIZER
+    Tokenizer.from_path(tokenizer).save(folder)
+
+
+def speed_words(base: Path, data: Path | None, folder: Path, steps: int) -> list[str]:
     """Return the overrides of the run that is timed."""
-    vocabulary = (
-        ["tokenizer.path=" + str(data / "tokenizer/xlmr/tokenizer.json.gz"), f"data.root={data}"] if data else []
-    )
-    sizes = [
-        f"model.hidden_size={SHAPE.hidden}", f"model.num_hidden_layers={SHAPE.layers}",
-        f"model.num_attention_heads={SHAPE.heads}", f"model.intermediate_size={SHAPE.intermediate}",
-        f"model.vocab_size={REAL_VOCABULARY}", "model.hidden_dropout_prob=0.1",
-        "model.attention_probs_dropout_prob=0.1",
-    ]  # fmt: skip
     return [
-        "recipe=xnli", "model=tiny", *sizes, *vocabulary, f"run.dir={folder}",
+        "recipe=xnli", f"model.path={base}", f"data.root={data}" if data else "data.source=sample", f"run.dir={folder}",
         f"train.batch_size={BATCH}", f"train.max_steps={steps}", "train.log_every=1", "train.precision=bf16",
         "evaluate.every=0", "evaluate.test=false", "train.save_model=false",
     ]  # fmt: skip
 
 
-def time_rung(rung: Rung, data: Path | None, folder: Path, steps: int) -> dict[str, float]:
+def time_rung(rung: Rung, base: Path, data: Path | None, folder: Path, steps: int) -> dict[str, float]:
     """Train some steps; return real tokens per second and this process's peak memory."""
-    words = speed_words(data, folder, steps)
+    words = speed_words(base, data, folder, steps)
     if rung.peer is None:
         train(load_config([*words, *rung.words]))
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -131,9 +130,7 @@ def time_rung(rung: Rung, data: Path | None, folder: Path, steps: int) -> dict[s
     else:
         session, corpus = corpus_of(words)
         _, examples = one_language(corpus, 0)
-        torch.manual_seed(0)
-        config = transformers.XLMRobertaXLConfig(**SHAPE.options(REAL_VOCABULARY, 0.1), pad_token_id=1)
-        model = transformers.XLMRobertaXLForSequenceClassification(config)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(base)
         trainer, times, tokens = peer_trainer(rung, model, examples, max_steps=steps)
         session.world.close()
         trainer.train()
@@ -170,9 +167,9 @@ def score_rung(rung: Rung, pretrained: Path, folder: Path) -> dict[str, float]:
     return {"english": found["en"], "others": statistics.mean(others)}
 
 
-def in_process(what: str, rung: Rung, options: argparse.Namespace, *words: str) -> dict[str, float]:
+def in_process(what: str, rung: Rung, base: Path, options: argparse.Namespace) -> dict[str, float]:
     """Measure a rung in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.ladder", "--work", what, "--only", rung.name, *words]
+    command = [sys.executable, "-m", "benchmarks.ladder", "--work", what, "--only", rung.name, "--base", str(base)]
     command += ["--steps", str(options.steps), *(["--data", str(options.data.resolve())] if options.data else [])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -185,8 +182,8 @@ def work(options: argparse.Namespace) -> dict[str, float]:
     rung = next(rung for rung in RUNGS if rung.name == options.only)
     with tempfile.TemporaryDirectory() as folder:
         if options.work == "time":
-            return time_rung(rung, options.data, Path(folder) / "run", options.steps)
-        return score_rung(rung, options.pretrained, Path(folder) / "run")
+            return time_rung(rung, options.base, options.data, Path(folder) / "run", options.steps)
+        return score_rung(rung, options.base, Path(folder) / "run")
 
 
 def parse(arguments_: list[str] | None = None) -> argparse.Namespace:
@@ -199,6 +196,7 @@ def parse(arguments_: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="rungs whose names contain this")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path, help="a picture")
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", choices=["time", "score"], help=argparse.SUPPRESS)
     return parser.parse_args(arguments_)
 
@@ -213,12 +211,14 @@ def main(arguments_: list[str] | None = None) -> int:
     device = torch.device("cpu")
     before, peak = machine(device), MatrixPeak(device, clock("wall", device))
     timed: dict[str, list[dict[str, float]]] = {rung.name: [] for rung in rungs}
-    for number in range(options.rounds):
-        for rung in rungs[number % len(rungs) :] + rungs[: number % len(rungs)]:
-            timed[rung.name].append(in_process("time", rung, options))
-            peak.sample()
-    pretrained = ["--pretrained", str(options.pretrained.resolve())]
-    scores = {rung.name: in_process("score", rung, options, *pretrained) for rung in rungs}
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        write_base(base, options.data)
+        for number in range(options.rounds):
+            for rung in rungs[number % len(rungs) :] + rungs[: number % len(rungs)]:
+                timed[rung.name].append(in_process("time", rung, base, options))
+                peak.sample()
+    scores = {rung.name: in_process("score", rung, options.pretrained.resolve(), options) for rung in rungs}
     show(options, rungs, timed, scores, peak, before)
     return 0
 

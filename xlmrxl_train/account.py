@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
-from xlmrxl_train.config import LoraTuningConfig, TuningConfig
+from xlmrxl_train.config import LastLayersTuningConfig, LoraTuningConfig, TuningConfig
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
@@ -86,6 +86,7 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         stand_ins=list(dict.fromkeys(stand_ins)),
         limit=config.data.limit,
         seed=config.seed,
+        tuning=_tuning(config.tuning),
         steps=state.step,
         tokens=state.tokens,
         selected_step=selected,
@@ -114,10 +115,8 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
     corpus, filled = batches.corpus, [training for training in session.training_sets if training.languages]
     say = session.console.say
     say(f"run     {session.config.run.dir}")
-    say(
-        f"model   {session.config.model.path or session.config.model.name}: {total:,} parameters, {trainable:,} trained"
-        f"{_tuning(session.config.tuning)}"
-    )
+    name, tuning = session.config.model.path or session.config.model.name, _tuning(session.config.tuning)
+    say(f"model   {name}: {total:,} parameters, {trainable:,} trained{f': {tuning}' if tuning else ''}")
     say(
         f"data    {'; '.join(map(_described, filled)) or f'shots of {session.config.dataset.name}'}: "
         f"{len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens"
@@ -137,11 +136,13 @@ def introduce(session: Session, strategy: Strategy, batches: StepBatches) -> Non
 
 
 def _tuning(tuning: TuningConfig) -> str:
-    """Return how less than the whole model learns."""
+    """Return what learned, in a few words; nothing where all did."""
     if isinstance(tuning, LoraTuningConfig):
-        below = "" if tuning.weights is None else f" over {tuning.weights} weights, which are not counted"
-        return f" ({tuning.name} of rank {tuning.rank}{below})"
-    return "" if tuning.name == "full" else f" ({tuning.name})"
+        below = "" if tuning.weights is None else f" over {tuning.weights} weights"
+        return f"{tuning.name} of rank {tuning.rank}{below}"
+    if isinstance(tuning, LastLayersTuningConfig):
+        return f"the last {tuning.layers} layers"
+    return {"full": "", "bias": "biases", "head": "the head alone"}[tuning.name]
 
 
 def _by_name(sets: list[TrainingSet]) -> dict[str, list[str]]:

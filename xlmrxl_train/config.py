@@ -627,6 +627,7 @@ FREE = (
     "strategy.",
     "tracker.",
     "tuning.merge",
+    "tuning.suggested_lr",
     "tokenizer.path",  # its content is compared through environment.json
     "model.attn_implementation",
     "train.checkpoint_every",

@@ -51,6 +51,7 @@ MASKED = {"kind": "masked_language_modelling", "labelled": False}
     [
         ({}, FOUR, "zero-shot from en"),
         ({}, ["eng_Latn", "deu_Latn"], "zero-shot from en"),
+        ({"tuning": "the head alone"}, FOUR, "zero-shot from en; the head alone"),
         ({"train_languages": ["eng_Latn"], "select_languages": ["eng"]}, FOUR, "zero-shot from eng_Latn"),
         ({"select_languages": ["en", "deu_Latn"]}, FOUR, "cross-lingual, selected with labels of de"),
         ({"select_languages": ["en", "de"], "select_split": None}, FOUR, "zero-shot from en"),

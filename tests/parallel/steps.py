@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._dynamo.utils import counters
 
 from tests.parallel.worker import trainer_of
 from xlmrxl_train import load_config, session
@@ -69,6 +70,7 @@ def run(job: dict, out: Path) -> dict:
         "skipped": [step.result.skipped for step in steps],
         "unchanged": [step.result.unchanged for step in steps],
         "micro_batches": len(trainer.batches.of_step(0)),
+        "graphs": counters["stats"]["unique_graphs"],  # that torch has compiled so far
     }
 
 

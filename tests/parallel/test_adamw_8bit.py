@@ -15,15 +15,23 @@ from xlmrxl_train.training.optimizer import OptimizerPlan
 
 COMPILED = "fsdp2, compiled"
 PLACES = {
-    "single": (1, "single"), "ddp": (2, "ddp"), "fsdp2": (2, "fsdp2"), "fsdp2 x3": (3, "fsdp2"), COMPILED: (2, "fsdp2"),
-}  # fmt: skip
+    "single": (1, ["strategy=single"]),
+    "ddp": (2, ["strategy=ddp"]),
+    "fsdp2": (2, ["strategy=fsdp2"]),
+    "fsdp2 x3": (3, ["strategy=fsdp2"]),
+    "fsdp2_hybrid": (4, ["strategy=fsdp2", "strategy.shard_size=2"]),
+    COMPILED: (2, ["strategy=fsdp2"]),
+}
 # An embedding of 1,025 rows and a feed-forward of 1,024 are wide enough; a rank of three has no row of some biases.
-WIDE = ["optimizer=adamw_8bit", "model.hidden_size=256", "model.intermediate_size=1024", "model.num_hidden_layers=1"]
+WIDE = [
+    "optimizer=adamw_8bit", "model.embeddings=trainable", "model.hidden_size=256", "model.intermediate_size=1024",
+    "model.num_hidden_layers=1",
+]  # fmt: skip
 IN_BYTES = {"roberta.embeddings.word_embeddings.weight", "roberta.encoder.layer.0.intermediate.dense.weight"}
 
 
 def job(place: str, **more: object) -> dict[str, Any]:
-    words = [*WORDS, f"strategy={PLACES[place][1]}", *WIDE]
+    words = [*WORDS, *PLACES[place][1], *WIDE]
     return {"words": words, "optimizer": "adamw", "lr": 1e-3, **more}
 
 

@@ -180,6 +180,7 @@ def test_without_merging_every_command_reads_the_adapter(base: Path, tmp_path: P
     run = tmp_path / "run"
     report = train(load_config(words_of(base, "lora", "train.max_steps=6", "tuning.merge=false", f"run.dir={run}")))
     assert report is not None and not (run / "model").exists()
+    assert report.protocol.setting(["de"]) == "zero-shot from en; lora of rank 4"
     sizes = [path.stat().st_size for path in (run / "adapter").glob("*.safetensors")]
     assert sizes == [min(sizes)] and sizes[0] < 0.2 * (base / "model.safetensors").stat().st_size
     again = evaluate(run)

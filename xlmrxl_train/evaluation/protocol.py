@@ -29,6 +29,7 @@ class Protocol:
     stand_ins: list[str]  # what was used in place of official splits
     limit: int | None
     seed: int
+    tuning: str = ""  # what learned, where that was not the whole model
     steps: int
     tokens: int
     selected_step: int
@@ -57,6 +58,8 @@ class Protocol:
             parts.append(f"joint training on {', '.join(self.training)}")
         elif not set(self.training) <= {self.dataset}:
             parts.append(f"trained on {', '.join(self.training)}")
+        if self.tuning:
+            parts.append(self.tuning)
         if self.parents:
             parts.append(f"sequential: from {', then '.join(map(_named, self.parents))}")
         return "; ".join(parts)

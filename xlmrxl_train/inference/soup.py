@@ -32,6 +32,7 @@ def merged(protocols: Sequence[Protocol]) -> Protocol:
         training=training,
         shots=shots,
         select_split=select,
+        tuning="; ".join(_union([[each.tuning] for each in protocols if each.tuning])),
         steps=sum(each.steps for each in protocols),
         tokens=sum(each.tokens for each in protocols),
         **together,

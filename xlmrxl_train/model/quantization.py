@@ -38,7 +38,7 @@ METHOD = "xlmrxl_train"
 WORD_EMBEDDING = "embeddings.word_embeddings.weight"
 _CHOICES = {"weights": ("int8", "int4"), "embeddings": ("bf16", "int8")}
 _GROUP_SIZES = (32, 64, 128)
-_MATRICES_BETWEEN = 24  # of XL: after every fourth layer; without it a third of a gigabyte and more stays with the heap
+MATRICES_BETWEEN = 24  # of XL: after every fourth layer; without it a third of a gigabyte and more stays with the heap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,7 +259,7 @@ def load_quantized(
         else:
             weight = IntegerWeight.rounded(reader.read(stored[name]), kind, config.group_size)
         _set(model, name, weight.to_torchao(device))
-        if number % _MATRICES_BETWEEN == 0:
+        if number % MATRICES_BETWEEN == 0:
             release_free_memory()
     for name, parameter in list(model.named_parameters()):
         if not is_quantized(parameter):

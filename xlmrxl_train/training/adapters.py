@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from xlmrxl_train.config import DoraTuningConfig, LoraTuningConfig, RsloraTuning
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model import PreTrained
 from xlmrxl_train.model.adapted_weights import ADAPTER_WEIGHTS, BASE_WEIGHTS, PREFIX
+from xlmrxl_train.model.heap import release_free_memory
 from xlmrxl_train.model.layers import Dropout
-from xlmrxl_train.model.quantization import check_installed, quietly
+from xlmrxl_train.model.quantization import MATRICES_BETWEEN, check_installed, quietly
 from xlmrxl_train.model.rounded_linear import RoundedLinear, rounded, unrounded
 from xlmrxl_train.model.source import NewParameter, ParameterSource
 from xlmrxl_train.model.writing import TensorEntry, unwritable, write_safetensors
+from xlmrxl_train.progress import progress
 from xlmrxl_train.training.tuning import learning_heads
 
 _NAME = "default"  # peft's of an adapter
@@ -125,17 +128,22 @@ class AdaptedSource(ParameterSource):
         return lengths_N[start : start + count]
 
     def matrix(self, layer: str) -> Tensor:
-        """Return the matrix below the adapter of a layer, as its file has it."""
+        """Return the matrix below the adapter of a layer, as its file has it, in memory of its own."""
         assert self.reader is not None
-        return self.reader.read(self.base.stored[f"{layer}.weight"])
+        name = f"{layer}.weight"
+        shape = self.reader.shapes[self.base.stored[name]]
+        return self.base.values(name, 0, prod(shape)).view(shape)
 
 
 def fill_rounded(model: nn.Module, source: ParameterSource, device: torch.device) -> None:
     """Give a model the rounded matrices below its adapters, one at a time; every process holds all of them."""
     if not isinstance(source, AdaptedSource) or source.weights is None:
         return
-    for name, layer in _adapted(model).items():
+    for number, (name, layer) in enumerate(_adapted(model).items()):
         layer.base_layer.fill(source.matrix(name), device)
+        progress.move()
+        if number % MATRICES_BETWEEN == 0:
+            release_free_memory()
 
 
 def write_adapter(

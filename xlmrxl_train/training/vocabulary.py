@@ -125,8 +125,9 @@ def check_rows(folder: Path, model: torch.nn.Module) -> None:
     for name, rows in trained_rows(model).items():
         if name in index and not torch.equal(there := read_tensor(folder, index[name], torch.int64), rows):
             raise CheckpointError(
-                f"{folder} must train the same rows of the vocabulary as this run, {len(rows):,}, got {len(there):,} "
-                "of a run on other data. Set model.path to that run's folder to begin from its weights."
+                f"{folder} must train the same rows of the vocabulary as this run, {len(rows):,}, "
+                f"got {there.numel():,} of a run on other data. "
+                "Set model.path to that run's folder to begin from its weights."
             )
 
 
