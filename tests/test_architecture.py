@@ -88,6 +88,8 @@ KNOWN_BY = {
     "wandb": ["track/"],
     "transformers": [],
     "rich": ["track/", "cli/"],
+    "jinja2": ["evaluation/html/"],
+    "plotly": [],  # its library for browsers is read as a file
     "datasets": ["data/", "metrics/modules/"],  # its Features describe an evaluate.Metric
     "evaluate": ["metrics/"],
     "sacrebleu": ["metrics/"],
@@ -122,6 +124,7 @@ WITHOUT_TORCH = [
     "doctor/quick.py",
     "evaluation/bootstrap.py",
     "evaluation/comparison/",
+    "evaluation/html/",
     "evaluation/numbers.py",
     "evaluation/scores.py",
     "__init__.py",

@@ -49,7 +49,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_a_run_leaves_everything_that_it_promises(finished) -> None:
-    files = {"config.yaml", "environment.json", "metrics.jsonl", "report.json", "report.md"}
+    files = {"config.yaml", "environment.json", "metrics.jsonl", "report.html", "report.json", "report.md"}
     names = files | {"checkpoints", "model", "predictions"}
     assert {path.name for path in finished.iterdir()} == names
     train_event = next(event for event in events(finished) if event["event"] == "train")

@@ -534,6 +534,7 @@ class EvaluateConfig:
     tokens_per_batch: int = key(16384, "tokens per forward pass on one rank")
     bootstrap: int = key(1000, "resamples for the 95 % interval")
     predictions: bool = key(True, "write every test prediction to <run>/predictions/<language>.jsonl")
+    html: bool = key(True, "write the report also as <run>/report.html, a page of 2 MB that needs no network")
     submission: str | None = key(
         None, "xtreme: write test predictions also as XTREME's evaluate.py reads them, to <run>/submission; null: no"
     )
@@ -668,6 +669,7 @@ FREE = (
     "evaluate.tokens_per_batch",
     "evaluate.bootstrap",
     "evaluate.predictions",
+    "evaluate.html",
     "evaluate.submission",
 )
 

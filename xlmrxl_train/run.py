@@ -14,6 +14,7 @@ from xlmrxl_train.config import Config, LoraTuningConfig
 from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
+from xlmrxl_train.evaluation.html.page import write_page
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
@@ -236,8 +237,9 @@ class Training:
             if scores:
                 describe_model(session, self.folder.path / "model")
             session.console.say(report.to_markdown())
+            html = draw(session, report, self.folder.path)
             written = [name for name in ("predictions", "model", "adapter") if (self.folder.path / name).is_dir()]
-            names = ", ".join(["report.json", *(f"{name}/" for name in written)])
+            names = ", ".join(["report.json", *html, *(f"{name}/" for name in written)])
             session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
         return report
 
@@ -310,10 +312,23 @@ def score(config: Config, trained: Protocol, model: Path, target: Path, notes: S
             with writing(target):
                 report.write(target)
             session.console.say(report.to_markdown())
-            session.console.say(f"written: {target / 'report.md'}, report.json")
+            names = ", ".join(["report.json", *draw(session, report, target)])
+            session.console.say(f"written: {target / 'report.md'}, {names}")
         return report
     finally:
         session.world.close()
+
+
+def draw(session: Session, report: Report, folder: Path) -> list[str]:
+    """Write the report as a page and return its name; what keeps it from being drawn costs a line, not the run."""
+    if not session.config.evaluate.html or not report.languages:
+        return []
+    try:
+        write_page(folder)
+    except Exception as error:  # whatever it is, the scores are written and the model is there
+        session.console.say(f"report.html was not written ({type(error).__name__}: {error}); all else of the run was")
+        return []
+    return ["report.html"]
 
 
 def submit(session: Session, folder: Path) -> None:

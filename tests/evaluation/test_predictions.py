@@ -1,6 +1,8 @@
 """Predictions on disk, from a real run: every example, in order, with the statistics that its score comes from."""
 
+import gzip
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +32,20 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def sentences_of(language: str) -> list[list[str]]:
+    file = resources.files("xlmrxl_train.data").joinpath(f"sample/nli/test-{language}.tsv.gz")
+    rows = gzip.decompress(file.read_bytes()).decode().splitlines()[1:]
+    return [row.split("\t")[:2] for row in rows]
+
+
 def test_scores_are_those_of_the_lines(run: Path) -> None:
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     for language in ("en", "th"):
         lines = lines_of(run / "predictions" / f"{language}.jsonl")
         assert [line["id"] for line in lines] == [str(number) for number in range(180)]
         assert {line["reference"] for line in lines} == {"entailment", "neutral", "contradiction"}
+        assert [line["texts"] for line in lines] == sentences_of(language)
+        assert all(1 / 3 <= line["confidence"] <= 1 for line in lines)
         right = [line["statistics"]["accuracy"] == [1.0] for line in lines]
         assert right == [line["prediction"] == line["reference"] for line in lines]
         for metric in ("accuracy", "macro_f1"):

@@ -277,6 +277,7 @@ def test_a_list_of_choices_in_json_lines(tmp_path: Path) -> None:
     assert [line["id"] for line in lines] == [f"q{number}" for number in range(12)]
     assert "".join(line["reference"] for line in lines) == "aedcbaedcbae"
     assert all(line["scores"]["abcde".index(line["prediction"])] == max(line["scores"]) for line in lines)
+    assert all(len(line["texts"]) == 6 and 0.2 < line["confidence"] <= 1 for line in lines)  # question and five answers
 
 
 def test_a_row_with_another_number_is_found_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ EXAMPLES = """\
   xlmrxl report runs/xnli/seed-1 runs/other --compare
                                                    paired bootstrap between two runs, or two groups of seeds
   xlmrxl report runs/xtreme                        every run below a folder; XTREME's tasks make its table
+  xlmrxl report runs/xnli --output report.html     one page with figures, for a browser without a network
   xlmrxl report runs/xnli --output report.md       also .json, .csv, .tex; --output may be given several times"""
 _FLAGS = ("--compare", "--output", "--help")
 
@@ -49,7 +50,8 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError("report needs run folders, got none. Write xlmrxl report runs/xnli/seed-1.")
     for path in arguments.outputs:
         check_output(path)
-    comparison = compare(find_runs(arguments.folders), paired=arguments.compare)
+    html = any(path.endswith(".html") for path in arguments.outputs)
+    comparison = compare(find_runs(arguments.folders), paired=arguments.compare, paired_if_two=html)
     for line in comparison.left_out:
         print(f"note: {redact(line)}", file=sys.stderr)
     for path in arguments.outputs:

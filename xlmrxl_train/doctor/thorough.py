@@ -18,9 +18,12 @@ from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.sources import open_source
 from xlmrxl_train.doctor.finding import Finding, existing, good, look, red, writable
 from xlmrxl_train.errors import UserError
+from xlmrxl_train.forecast import plan as plan_run
 from xlmrxl_train.hub import why_unreachable
-from xlmrxl_train.parallel import World, check_memory
+from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.zero_needs import can_build_aio
+from xlmrxl_train.plan.checking import check_memory
+from xlmrxl_train.plan.planning import gigabytes
 from xlmrxl_train.session import build_model, open_tokenizer
 from xlmrxl_train.tasks import make_task
 from xlmrxl_train.training.speed import matrix_peak
@@ -188,24 +191,21 @@ def _run(config: Config, world: World) -> Iterator[Finding]:
 
 
 def plan(config: Config, world: World) -> Finding:
-    """Return whether the model fits into memory, as far as that is known without running it.
-
-    This is where the doctor asks for the plan of a run.
-    """
-
-    def outline() -> str | None:
-        tokenizer = open_tokenizer(config)
-        task = make_task(config.task, config.dataset, tokenizer)
-        model, _ = build_model(config, task, tokenizer)
-        return check_memory(world, config.strategy, model, training=task.trains)
-
+    """Return whether the model, and what training adds to it, fits into memory, without running it."""
     try:
-        warning = outline()
+        task = make_task(config.task, config.dataset, tokenizer := open_tokenizer(config))
+        model, _ = build_model(config, task, tokenizer)
+        check_memory(world, config, model, training=False)
+        if not task.trains:
+            return good("plan", "the weights fit")
+        made = plan_run(config)
     except UserError as error:
         return _fault("plan", error)
-    if warning:
-        return look("plan", warning.removeprefix("warning: "), "Choose a smaller model, or a strategy that divides it.")
-    return good("plan", "weights, gradients and moments fit, where one process holds them all")
+    found = f"{gigabytes(made.training)} per rank of {gigabytes(made.usable)}, on {made.hardware}"
+    if made.fits:
+        return good("plan", f"fits: {found}")
+    advice = f"Set {' '.join(made.remedy)}." if made.remedy else "Choose a smaller model or a larger machine."
+    return look("plan", f"does not fit: {found}", f"{advice} `xlmrxl plan` shows what takes it.")
 
 
 def _tried(name: str, action: Callable[[], T]) -> tuple[Finding, T | None]:

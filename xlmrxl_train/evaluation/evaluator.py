@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from xlmrxl_train import metrics
+from xlmrxl_train.data.cache import FeatureTable
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.evaluation.bootstrap import interval
@@ -67,8 +68,12 @@ class Evaluator:
             if folder is not None:
                 file = PredictionFile(folder / f"{language}.jsonl", table.num_examples)
                 files.callback(file.discard)
-            tallies.append(Tally(self.task, corpus.split, language, table.ids, file))
+            texts = None if self.task.describes_texts else partial(self._texts, table)
+            tallies.append(Tally(self.task, corpus.split, language, table.ids, file, texts))
         return tallies
+
+    def _texts(self, table: FeatureTable, example: int) -> list[str]:
+        return self.task.texts(table.features_of(example))
 
     def predictions(self, corpus: Corpus) -> Iterator[list[Prediction]]:
         """Yield this rank's share of the predictions, some thousand at a time over all ranks.

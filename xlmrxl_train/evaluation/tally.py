@@ -1,6 +1,6 @@
 """What is kept of one language's predictions: a few numbers per example, however large model and vocabulary are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,11 +16,28 @@ class Tally:
         statistics: Metric -> [examples, k], one row per example.
     """
 
-    def __init__(self, task: Task, split: str, language: str, ids: Sequence[str], file: PredictionFile | None) -> None:
-        """Make room for the examples with these ids; their predictions are written to `file`, if there is one."""
+    def __init__(
+        self,
+        task: Task,
+        split: str,
+        language: str,
+        ids: Sequence[str],
+        file: PredictionFile | None,
+        texts: Callable[[int], list[str]] | None = None,
+    ) -> None:
+        """Make room for the examples with these ids.
+
+        Args:
+            task: Reads and describes predictions.
+            split: What the examples are of.
+            language: Likewise.
+            ids: Of the examples.
+            file: Where predictions are written; None: nowhere.
+            texts: Returns what the model read of an example, which the file shows too; None: it does not.
+        """
         self.split, self.language = split, language
         self.statistics: dict[str, np.ndarray] = {}
-        self.ids, self._task, self._file = ids, task, file
+        self.ids, self._task, self._file, self._texts = ids, task, file, texts
         self._counts = np.zeros(len(ids), dtype=np.int32)
         self._waiting: list[Prediction] = []  # of a task that decides about all examples together
 
@@ -49,6 +66,8 @@ class Tally:
         if self._file is not None:
             for index, item in enumerate(predictions):
                 line = {"id": self.ids[item.example], **self._task.describe(item)}
+                if self._texts is not None:
+                    line["texts"] = self._texts(item.example)
                 if rows_of:
                     line["statistics"] = {name: rows[index].tolist() for name, rows in rows_of.items()}
                 self._file.add(item.example, line)

@@ -19,7 +19,7 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForMultipleChoice
 from xlmrxl_train.tasks.labels import IGNORED, Labels
-from xlmrxl_train.tasks.task import Prediction, Task
+from xlmrxl_train.tasks.task import Prediction, Task, rounded
 
 ABSENT = -1  # in the model's choice_index: this example has fewer choices than others of the batch
 
@@ -170,19 +170,20 @@ class MultipleChoice(Task):
         grouped = _grouped(features, batch.examples)
         logits, labels = output.logits.float().cpu(), batch.inputs["labels"].tolist()
         best = logits.argmax(-1).tolist()
+        confidence = logits.softmax(-1).amax(-1).tolist()
         return [
             Prediction(
                 table=table,
                 example=example,
                 prediction=best[row],
                 reference=labels[row] if self.labelled else None,
-                details={"scores": logits[row, : len(choices)].tolist()},
+                details={"scores": logits[row, : len(choices)].tolist(), "confidence": rounded(confidence[row])},
             )
             for row, (((table, example), _), choices) in enumerate(grouped.items())
         ]
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
-        """Return choices as the data set writes them, and the score of each."""
+        """Return choices as the data set writes them, the score of each, and the probability of the one chosen."""
         labels = self.dataset.labels
         reference = None if prediction.reference is None else labels[prediction.reference]
         return {"prediction": labels[prediction.prediction], "reference": reference, **prediction.details}

@@ -22,7 +22,7 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForQuestionAnswering
 from xlmrxl_train.tasks.spans import Alignment, Answer, Window, best_spans, cut, read_answers
-from xlmrxl_train.tasks.task import Prediction, Task
+from xlmrxl_train.tasks.task import Prediction, Task, rounded
 
 NO_TARGET = -100  # a position that the loss leaves out
 SHOWN_ANSWERS = 3  # of the n best, in files of predictions
@@ -36,6 +36,7 @@ class QuestionAnswering(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLForQuestionAnswering
     default_metrics: ClassVar[tuple[str, ...]] = ("squad_f1", "squad_exact_match")
+    describes_texts: ClassVar[bool] = True
 
     def __init__(self, config: QuestionAnsweringConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         """Take over the settings.
@@ -219,7 +220,7 @@ class QuestionAnswering(Task):
                 details={
                     "question": common["question"],
                     "best": [
-                        {"text": answer.text, "begin": answer.begin, "probability": float(f"{answer.probability:.3g}")}
+                        {"text": answer.text, "begin": answer.begin, "probability": rounded(answer.probability)}
                         for answer in answers[:SHOWN_ANSWERS]
                     ],
                 },

@@ -14,7 +14,7 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput, PackedSequences, XLMRobertaXLForSequenceClassification
 from xlmrxl_train.tasks.labels import IGNORED, Labels, options_of_classes
-from xlmrxl_train.tasks.task import Prediction, Task
+from xlmrxl_train.tasks.task import Prediction, Task, rounded
 
 
 class SequenceClassification(Task):
@@ -131,24 +131,29 @@ class SequenceClassification(Task):
         return {"label": 0.0 if self.problem_type == "regression" else IGNORED}
 
     def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
-        """Return class ids, lists of 0 and 1, or numbers."""
+        """Return class ids with the probability of each, lists of 0 and 1, or numbers."""
         assert output.logits is not None
         logits = output.logits.float().cpu()
+        details: list[dict[str, Any]] = [{} for _ in logits]
         if self.problem_type == "single_label_classification":
             predictions = logits.argmax(-1).tolist()
+            details = [{"confidence": rounded(value)} for value in logits.softmax(-1).amax(-1).tolist()]
         elif self.problem_type == "multi_label_classification":
             predictions = (logits > 0).long().tolist()
         else:
             predictions = logits.squeeze(-1).tolist()
         references = batch.inputs["labels"].tolist() if self.labelled else [None] * len(predictions)
         return [
-            Prediction(table=table, example=example, prediction=prediction, reference=reference)
-            for (table, example), prediction, reference in zip(batch.examples, predictions, references, strict=True)
+            Prediction(table=table, example=example, prediction=prediction, reference=reference, details=detail)
+            for (table, example), prediction, reference, detail in zip(
+                batch.examples, predictions, references, details, strict=True
+            )
         ]
 
     def describe(self, prediction: Prediction) -> dict[str, Any]:
-        """Return names of classes, or numbers."""
-        return {"prediction": self._named(prediction.prediction), "reference": self._named(prediction.reference)}
+        """Return names of classes with their probability, or numbers."""
+        named = {"prediction": self._named(prediction.prediction), "reference": self._named(prediction.reference)}
+        return named | prediction.details
 
     def _named(self, value: Any) -> Any:
         if value is None or self.problem_type == "regression":

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, ClassVar
 
 from xlmrxl_train.config import DatasetConfig, TaskConfig
@@ -11,6 +12,13 @@ from xlmrxl_train.data.files import shown
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import DataError
 from xlmrxl_train.model import ModelOutput
+
+SHOWN_LETTERS = 500  # of each text of an example, in files of predictions
+
+
+def rounded(probability: float) -> float:
+    """Return a probability as files of predictions show it: three digits."""
+    return float(f"{probability:.3g}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,6 +42,7 @@ class Task(ABC):
     trains: ClassVar[bool] = True  # False: the encoder is used as it is, and a run only evaluates
     trains_all_words: ClassVar[bool] = False  # True: also words that no feature has, by an output matrix
     decides_together: ClassVar[bool] = False  # True: `decide` sees all predictions of a language before they are scored
+    describes_texts: ClassVar[bool] = False  # True: what the model read is in `describe` already
 
     def __init__(self, config: TaskConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         self.dataset = dataset
@@ -131,6 +140,18 @@ class Task(ABC):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a file of predictions shows of one, in words that JSON can hold."""
         return {"prediction": prediction.prediction, "reference": prediction.reference, **prediction.details}
+
+    def texts(self, features: Sequence[Feature]) -> list[str]:
+        """Return what the model read of an example: each text of a pair, each of several choices, none twice."""
+        special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
+        parts = [
+            tuple(ids)
+            for feature in features
+            for is_special, ids in groupby(feature.input_ids, special.__contains__)
+            if not is_special
+        ]
+        texts = (self.tokenizer.decode(list(ids)).strip() for ids in dict.fromkeys(parts))
+        return [text if len(text) <= SHOWN_LETTERS else f"{text[:SHOWN_LETTERS]}..." for text in texts]
 
     def empty_batch(self) -> Batch:
         """Return a batch of one sequence without targets, for a rank that has no work in a micro-batch."""

@@ -50,6 +50,7 @@ class TokenClassification(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLForTokenClassification
     default_metrics: ClassVar[tuple[str, ...]] = ("entity_f1",)
+    describes_texts: ClassVar[bool] = True
 
     def __init__(self, config: TokenClassificationConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, dataset, tokenizer)

@@ -24,6 +24,7 @@ class Translation(Task):
 
     model_class: ClassVar[type] = XLMRobertaXLEncoderDecoder
     default_metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    describes_texts: ClassVar[bool] = True
     trains_all_words: ClassVar[bool] = True
 
     def __init__(self, config: TranslationConfig, dataset: DatasetConfig, tokenizer: Tokenizer) -> None:

@@ -1,6 +1,6 @@
 """A run's folder: who may write in it, and whether an earlier run in it goes on.
 
-config.yaml, environment.json, metrics.jsonl, checkpoints/, model/, report.json, report.md
+config.yaml, environment.json, metrics.jsonl, checkpoints/, model/, report.json, report.md, report.html
     stopped.json    while the run waits to go on after it was asked to stop
     failed.json     while it does after a failure that it could still tell of
     .lock           while a process works here

@@ -44,6 +44,18 @@ def test_place_speed_and_first_stage_of_a_seed_do_not_part_runs(tmp_path: Path) 
     assert [group.seeds for group in folded(tmp_path)] == [[1, 2]]
 
 
+def test_one_first_stage_may_serve_every_seed(tmp_path: Path) -> None:
+    for lr in ("1e-3", "2e-3"):
+        for seed in (1, 2, 3):
+            words = ["recipe=demo", "model.path=runs/first/seed-1", f"optimizer.lr={lr}"]
+            write_run(tmp_path / lr / f"seed-{seed}", {"en": right(0.5, 10)}, seed=seed, overrides=words)
+    groups = fold(find_runs([str(tmp_path)]).finished)
+    assert [group.seeds for group in groups] == [[1, 2, 3], [1, 2, 3]]
+    assert list(differences(groups)) == ["optimizer.lr"]
+    groups = fold(find_runs([str(tmp_path / "1e-3/seed-1"), str(tmp_path / "2e-3/seed-2")]).finished)
+    assert list(differences(groups)) == ["optimizer.lr"]
+
+
 def test_other_settings_stand_apart_and_are_listed(tmp_path: Path) -> None:
     for lr in ("1e-3", "2e-3"):
         for seed in (1, 2):

@@ -179,7 +179,7 @@ def test_a_terminal_gets_tables_and_a_pipe_markdown(two: Path) -> None:
     [
         (
             ["a", "--output", "r.docx"],
-            "--output must end with .md, .json, .csv, .tex, got r.docx. The ending says what",
+            "--output must end with .html, .md, .json, .csv, .tex, got r.docx. The ending says what",
         ),
         (["a", "--output"], "--output must be a file, got nothing. Write --output report.md."),
         (["--compare"], "report needs run folders, got none. Write xlmrxl report runs/xnli/seed-1."),

@@ -61,8 +61,13 @@ class Comparison:
     left_out: list[str]  # runs that are not finished, one line each
 
 
-def compare(found: Found, *, paired: bool) -> Comparison:
+def compare(found: Found, *, paired: bool, paired_if_two: bool = False) -> Comparison:
     """Fold seeds, put what remains side by side, and test it in pairs if asked to.
+
+    Args:
+        found: The runs.
+        paired: Test in pairs, and refuse what are not two.
+        paired_if_two: Test in pairs where there are two.
 
     Raises:
         RunError: No run is finished, data sets are mixed, a pair is not a pair, or seeds scored different data.
@@ -81,7 +86,7 @@ def compare(found: Found, *, paired: bool) -> Comparison:
     if paired:
         _check_pairs(list(by_data.values()))
     parts = [
-        _part(dataset, split, members, paired=paired and len(members) == 2)
+        _part(dataset, split, members, paired=(paired or paired_if_two) and len(members) == 2)
         for (dataset, split), members in by_data.items()
     ]
     return Comparison(parts=parts, xtreme=xtreme_table(groups) if of_xtreme else None, left_out=list(found.unfinished))

@@ -103,12 +103,21 @@ def _label(index: int) -> str:
 
 
 def _grouped(runs: Sequence[FinishedRun], ignored: tuple[str, ...]) -> list[list[FinishedRun]]:
-    groups: dict[str, list[FinishedRun]] = {}
+    """Return the runs whose settings are the same as they stand, or but for each run's own seed in a path."""
+    groups: list[list[FinishedRun]] = []
+    known: list[set[str]] = []  # of each group, what the settings of its runs are
     for run in runs:
-        kept = {key: _without_seed(value, run) for key, value in run.settings.items() if not key.startswith(ignored)}
-        identity = json.dumps([run.dataset, run.split, kept], sort_keys=True, default=str)
-        groups.setdefault(identity, []).append(run)
-    return list(groups.values())
+        kept = {key: value for key, value in run.settings.items() if not key.startswith(ignored)}
+        seedless = {key: _without_seed(value, run) for key, value in kept.items()}
+        own = {json.dumps([run.dataset, run.split, each], sort_keys=True, default=str) for each in (kept, seedless)}
+        fitting = [index for index, settings in enumerate(known) if settings & own]
+        merged = [run]
+        for index in reversed(fitting):
+            merged, own = [*groups.pop(index), *merged], own | known.pop(index)
+        place = fitting[0] if fitting else len(groups)
+        groups.insert(place, merged)
+        known.insert(place, own)
+    return groups
 
 
 def _without_seed(value: object, run: FinishedRun) -> object:
@@ -196,12 +205,15 @@ def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
     Settings that change nothing that is computed are left out, unless no other differs.
     """
     for ignored in (_PLACES + FREE, _PLACES):
-        settings = [
+        as_written = [group.first.settings for group in groups]
+        seedless = [
             {key: _without_seed(value, group.first) for key, value in group.first.settings.items()} for group in groups
         ]
-        keys = dict.fromkeys(key for each in settings for key in each if not key.startswith(ignored))
-        varying = {key: [each.get(key) for each in settings] for key in keys}
-        found = {key: values for key, values in varying.items() if any(value != values[0] for value in values)}
-        if found:
-            return found
+        keys = dict.fromkeys(key for each in as_written for key in each if not key.startswith(ignored))
+        if varying := [key for key in keys if _vary(as_written, key) and _vary(seedless, key)]:
+            return {key: [each.get(key) for each in seedless] for key in varying}
     return {}
+
+
+def _vary(settings: Sequence[dict[str, Any]], key: str) -> bool:
+    return any(each.get(key) != settings[0].get(key) for each in settings)

@@ -1,4 +1,4 @@
-"""A comparison as a file: Markdown, LaTeX, JSON or CSV."""
+"""A comparison as a file: HTML, Markdown, LaTeX, JSON or CSV."""
 
 import json
 from collections.abc import Callable
@@ -11,9 +11,11 @@ from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.page import page_of
 from xlmrxl_train.evaluation.comparison.plain_values import to_json
 from xlmrxl_train.evaluation.comparison.spreadsheet import to_csv
+from xlmrxl_train.evaluation.html.page import to_html
 from xlmrxl_train.track.json_lines import finite
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
+    ".html": to_html,
     ".md": lambda comparison: to_markdown(page_of(comparison)),
     ".json": lambda comparison: json.dumps(finite(to_json(comparison)), indent=1, ensure_ascii=False) + "\n",
     ".csv": to_csv,
