@@ -26,6 +26,7 @@ from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 # A value that breaks a rule, by the rule's words or, where there are several ways to break it, by key.
 BROKEN = {
     "greater than 0": 0,
+    "greater than 0, or auto": 0,
     "0 or more": -1,
     "at least 0 and below 1": 1.0,
     "greater than 2 (two positions are never used)": 2,
@@ -45,7 +46,7 @@ BROKEN = {
     "some of query, key, value, attention_output, intermediate, output, each once": ["dense"],
     "1 to 128 characters, none of / \\ # ? % :": "a/b",
     "words of 1 to 64 characters": ["x" * 65],
-    "none | full | selective | every_<n> with n from 2": "every_1",
+    "none | full | selective | every_<n> with n from 2 | auto": "every_1",
     "a folder's name of 1 to 250 characters, without ..": "..",
 }
 

@@ -7,7 +7,7 @@ value must be, alone and beside others, stands in `checks/`.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from xlmrxl_train.errors import ConfigError
 
@@ -487,8 +487,8 @@ class TrainConfig:
     epochs: float = key(3.0, "passes over the training data")
     max_steps: int | None = key(None, "optimizer steps; null: as many as train.epochs needs")
     batch_size: int = key(32, "examples per optimizer step, over all ranks")
-    tokens_per_micro_batch: int = key(
-        8192, "tokens that one rank holds at a time; a step is cut into as many as needed"
+    tokens_per_micro_batch: int | Literal["auto"] = key(
+        8192, "tokens that one rank holds at a time; a step is cut into as many as needed; auto: as many as fit"
     )
     precision: str = key("bf16", "bf16 | fp32; bf16: matrix products only, the rest float32")
     matmul: str = key(
@@ -498,8 +498,8 @@ class TrainConfig:
     )
     recompute: str = key(
         "none",
-        "none | full | every_<n> | selective; full: keep no activations, run each layer twice; every_2: every second "
-        "layer; selective: keep matrix products, compute the rest twice",
+        "none | full | every_<n> | selective | auto; full: keep no activations, run each layer twice; every_2: every "
+        "second layer; selective: keep matrix products, compute the rest twice; auto: as few layers as fit",
     )
     compile: bool = key(
         False,
@@ -543,12 +543,37 @@ class EvaluateConfig:
 class TrackerConfig:
     """Where metrics go beside metrics.jsonl."""
 
-    names: list[str] = key([], "wandb | tensorboard, or both: [wandb,tensorboard]; empty: none")
-    project: str = key("xlmrxl_train", "wandb: the project that gathers runs")
+    names: list[str] = key(
+        [], "wandb | tensorboard | mlflow | trackio, or several: tracker=[wandb,mlflow]; empty: none"
+    )
+    project: str = key("xlmrxl_train", "what gathers runs: a project of wandb and trackio, an experiment of MLflow")
     entity: str | None = key(None, "wandb: user or team that owns the project; null: who is logged in")
     mode: str = key("offline", "wandb: online | offline | disabled; offline: kept in <run>/wandb for `wandb sync`")
-    group: str | None = key(None, "wandb: runs of one group are shown together; null: the recipe's name")
-    tags: list[str] = key([], "wandb: words to find the run by")
+    group: str | None = key(
+        None, "runs of one group are shown together; null: the recipe's name, and what a sweep varies"
+    )
+    tags: list[str] = key([], "words to find the run by, beside its seed")
+    mlflow_uri: str | None = key(
+        None, "MLflow's tracking server or store; null: $MLFLOW_TRACKING_URI, else a SQLite file in <run>/mlflow"
+    )
+    trackio_dir: str | None = key(
+        None, "folder of trackio's store; null: $TRACKIO_DIR, else trackio's own, of the user"
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class PlanConfig:
+    """What `xlmrxl plan` is asked about; a run itself looks at the machine that it is on."""
+
+    hardware: str = key("auto", "of each machine: 8xA100-80GB, H200, 4xcpu, ...; auto: this machine's")
+    nodes: int = key(1, "machines")
+    efficiency: float | None = key(
+        None, "share of the matrix peak that is reached; null: that of this machine's last run, else 0.4"
+    )
+    length: float | None = key(
+        None, "tokens of an example on average, where the training data is not here; null: real XNLI pairs'"
+    )
+    examples: int | None = key(None, "of the training set, where it is not here; null: not known, or XNLI's")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -580,6 +605,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = key(1, "of data order, dropout, masks and new weights")
 
@@ -625,6 +651,7 @@ FREE = (
     "data.cache",
     "strategy.",
     "tracker.",
+    "plan.",
     "tuning.merge",
     "tuning.suggested_lr",
     "tokenizer.path",  # its content is compared through environment.json

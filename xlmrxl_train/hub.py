@@ -5,6 +5,8 @@ The Hub's own variables hold: HF_ENDPOINT (another server), HF_HOME (where downl
 """
 
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.progress import progress
@@ -71,6 +73,23 @@ def resolve_tokenizer(path_or_id: str, revision: str | None = None, *, key: str 
     return file
 
 
+def at_hand(path_or_id: str, revision: str | None, names: tuple[str, ...]) -> Path | None:
+    """Return the folder with one of these files, if it is on this machine; nothing is fetched and nobody asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if is_local(path_or_id):
+        path = Path(path_or_id).expanduser()
+        folders = [path.parent if path.is_file() else path, path / "model"]
+        return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+    found = (try_to_load_from_cache(path_or_id, name, revision=revision) for name in names)
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder has config.json and weights."""
+    return _fault_of_model(folder) is None
+
+
 def is_local(path_or_id: str) -> bool:
     """Return whether a name means a place on this machine, and not a repository on the Hub."""
     if path_or_id.startswith((".", "/", "~")) or path_or_id.count("/") > 1:
@@ -95,6 +114,21 @@ def local_path(path: str, key: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{key} must be a path, got {path}, whose home folder is not known. Write it out.") from error
+
+
+def why_unreachable(seconds: float = 3.0) -> str | None:
+    """Return why the Hub cannot be asked, or None where it answers, whatever it says."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"offline (HF_HUB_OFFLINE is set); {constants.HF_HUB_CACHE} has what was fetched before"
+    try:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds):
+            return None
+    except HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{constants.ENDPOINT} does not answer ({str(error)[:120]})"
 
 
 def hub_fault(key: str, what: str, error: Exception) -> ConfigError:

@@ -6,11 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlmrxl_train.checks import check as check_config
 from xlmrxl_train.config import Config, LoraTuningConfig, TuningConfig, ZeroConfig, leaves, lengths_of
-from xlmrxl_train.data.cache import cache_folder
+from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language
@@ -24,21 +22,21 @@ from xlmrxl_train.evaluation.submission import xtreme_task
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
-from xlmrxl_train.model import PreTrained, XLMRobertaXLLayer, XLMRobertaXLModel
-from xlmrxl_train.model.encoder import XLMRobertaXLEncoder
+from xlmrxl_train.model import PreTrained, XLMRobertaXLLayer
 from xlmrxl_train.model.source import ParameterSource
+from xlmrxl_train.outline import plain_model
 from xlmrxl_train.parallel import (
     Blueprint,
     Statement,
     Strategy,
     World,
     check_engine,
-    check_memory,
     differences,
     make_strategy,
     same_versions,
     versions,
 )
+from xlmrxl_train.plan.checking import check_memory
 from xlmrxl_train.progress import progress
 from xlmrxl_train.stop import until_stopped
 from xlmrxl_train.tasks import Task, make_task
@@ -47,7 +45,6 @@ from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.capabilities import check_capabilities
 from xlmrxl_train.training.layers import prepare_layers
 from xlmrxl_train.training.optimizer import OptimizerPlan
-from xlmrxl_train.training.shape import model_config
 from xlmrxl_train.training.trainer import seed_of
 from xlmrxl_train.training.tuning import tune
 from xlmrxl_train.training.vocabulary import check_embeddings, freeze_embeddings, frozen_dtypes
@@ -128,7 +125,7 @@ class Session:
                 "Evaluate on a data set with the same labels, or train on this one with model.path=<run folder>."
             )
         if training is not None:
-            check_memory(world, config.strategy, outline, training=False)
+            check_memory(world, config, outline, training=False)
             check_engine(world, config.strategy, outline)
         if training:
             check_embeddings(config, task)
@@ -285,11 +282,8 @@ class Session:
         model, source = build_model(self.config, self.task, self.tokenizer)
         for line in source.report.lines(Path(str(self.config.model.path))) if source.report else []:
             self.console.say(f"head    {line}")
-        if train:
-            if said := freeze_embeddings(self.config, self.task, train, model, source):
-                self.console.say(f"vocab   {said}")
-            if warning := check_memory(self.world, self.config.strategy, model, training=True):
-                self.console.say(warning)
+        if train and (said := freeze_embeddings(self.config, self.task, train, model, source)):
+            self.console.say(f"vocab   {said}")
         steps = steps_per_epoch(len(train), self.config.train.batch_size) if train else 0
         blueprint = Blueprint(
             model=model,
@@ -359,9 +353,7 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
     """
     settings = config.model
     folder = resolve_model(settings.path, settings.revision) if settings.path else None
-    with torch.device("meta"):
-        model: PreTrained = task.model_class(model_config(settings, task, len(tokenizer), folder))
-    model.attn_implementation = settings.attn_implementation
+    model = plain_model(config, task, len(tokenizer), folder)
     source = model.source(folder, seed_of(config.seed, NEW_WEIGHTS))  # the same new weights on every rank
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
@@ -375,11 +367,6 @@ def build_model(config: Config, task: Task, tokenizer: Tokenizer) -> tuple[PreTr
         if length > positions
     ]:
         raise ConfigError(*faults)
-    for module in model.modules():
-        if isinstance(module, XLMRobertaXLEncoder):
-            module.recompute = config.train.recompute
-        if isinstance(module, XLMRobertaXLModel):
-            module.residual_dtype = torch.float32  # also where an engine holds weights in bf16
     source = tune(model, source, config.tuning)
     prepare_layers(model, config.train)
     return model, source

@@ -14,6 +14,8 @@ from xlmrxl_train.checks.tuning import TARGETS, faults_of_tuning
 from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
 from xlmrxl_train.errors import ConfigError
 
+_TRACKERS = ("wandb", "tensorboard", "mlflow", "trackio")
+
 # Keys that take one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
@@ -123,16 +125,20 @@ _RULES: dict[str, tuple[str, Any]] = {
             "strategy.sub_group_mb",
             "train.max_steps",
             "train.batch_size",
-            "train.tokens_per_micro_batch",
             "train.checkpoint_every",
             "train.keep_checkpoints",
             "train.max_hours",
             "train.max_skipped",
             "train.log_every",
             "evaluate.tokens_per_batch",
+            "plan.nodes",
+            "plan.length",
+            "plan.examples",
         ),
         ("greater than 0", _positive),
     ),
+    "train.tokens_per_micro_batch": ("greater than 0, or auto", lambda value: value == "auto" or value > 0),
+    "plan.efficiency": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     **dict.fromkeys(
         (
             "model.initializer_range",
@@ -168,8 +174,8 @@ _RULES: dict[str, tuple[str, Any]] = {
     "strategy.nvme_path": ("an absolute path", lambda value: value.startswith("/") and _fits(value)),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
     "train.recompute": (
-        "none | full | selective | every_<n> with n from 2",
-        lambda value: re.fullmatch(r"none|full|selective|every_([2-9]|[1-9]\d+)", value) is not None,
+        "none | full | selective | every_<n> with n from 2 | auto",
+        lambda value: re.fullmatch(r"none|full|selective|every_([2-9]|[1-9]\d+)|auto", value) is not None,
     ),
     "optimizer.betas": (
         "two numbers, each at least 0 and below 1",
@@ -194,8 +200,8 @@ _RULES: dict[str, tuple[str, Any]] = {
     "evaluate.submission": ("xtreme or null", lambda value: value == "xtreme"),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
-        "wandb | tensorboard, each at most once",
-        lambda value: set(value) <= {"wandb", "tensorboard"} and len(set(value)) == len(value),
+        f"{' | '.join(_TRACKERS)}, each at most once",
+        lambda value: set(value) <= set(_TRACKERS) and len(set(value)) == len(value),
     ),
     "tracker.project": (
         "1 to 128 characters, none of / \\ # ? % :",
@@ -224,10 +230,11 @@ def _faults_between_keys(config: Config) -> list[str]:
     faults, dataset = _faults_of_shape(config), config.dataset
     if isinstance(config.strategy, Zero3NvmeConfig) and config.strategy.nvme_path is None:
         faults.append("strategy.nvme_path must be a folder on a local disk, got null. Give strategy.nvme_path.")
-    if config.train.tokens_per_micro_batch < config.task.max_length:
+    budget = config.train.tokens_per_micro_batch
+    if isinstance(budget, int) and budget < config.task.max_length:
         faults.append(
             f"train.tokens_per_micro_batch must hold a sequence of task.max_length = {config.task.max_length} tokens, "
-            f"got {config.train.tokens_per_micro_batch}."
+            f"got {budget}."
         )
     if dataset.kind not in (config.task.kind, *READS_TOO.get(config.task.kind, ())):
         faults.append(

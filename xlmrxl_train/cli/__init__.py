@@ -114,6 +114,20 @@ def _report(words: Sequence[str]) -> int:
     return report.main(words)
 
 
+def _plan(words: Sequence[str]) -> int:
+    arguments = _read("plan", [word for word in words if word != "--json"])
+    if arguments.multirun:
+        raise ConfigError("plan takes no -m. Plan one run at a time.")
+    config = None
+    if arguments.help is None:
+        config = load_config(arguments.overrides, config_dir=arguments.config_dir)
+        if arguments.show_config:
+            return _print_config(config)
+    from xlmrxl_train.cli import plan  # late: it reads torch, and a fault of a word comes first
+
+    return _usage("plan", plan.EXAMPLES) if config is None else plan.main(config, as_json="--json" in words)
+
+
 def _run(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import run  # late, as all that only one command needs
 
@@ -144,6 +158,32 @@ def _quantize(words: Sequence[str]) -> int:
     return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
 
 
+def _sync(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import sync
+
+    return _with_usage("sync", words, sync.EXAMPLES, sync.main)
+
+
+def _runs(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import runs
+
+    return _with_usage("runs", words or ["runs"], runs.RUNS_EXAMPLES, runs.list_runs)
+
+
+def _clean(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import runs
+
+    return _with_usage("clean", words or ["runs"], runs.CLEAN_EXAMPLES, runs.clean)
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import doctor
+
+    if any(word in ("-h", "--help") for word in words):
+        return _usage("doctor", doctor.EXAMPLES)
+    return doctor.main(words)
+
+
 def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
     if not words or any(word in ("-h", "--help") for word in words):
         _usage(name, examples)
@@ -163,6 +203,11 @@ COMMANDS: dict[str, Command] = {
         arguments="recipe=<name> [key=value ...]",
         help="fetch weights and data, tokenise, cache; for clusters whose nodes are offline",
         main=_prepare,
+    ),
+    "plan": Command(
+        arguments="recipe=<name> [key=value ...] [--json]",
+        help="what a run would need: memory by kind, time, and what would fit; without a GPU, weights or data",
+        main=_plan,
     ),
     "report": Command(
         arguments="<run folders or globs> [--compare] [--output FILE]",
@@ -193,6 +238,26 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folder> --to int8|int4 --output FOLDER",
         help="smaller weights, and what they cost in each language",
         main=_quantize,
+    ),
+    "sync": Command(
+        arguments="<run folder> --to wandb|tensorboard|mlflow|trackio [tracker.mode=online ...]",
+        help="tell a tracker what it does not know of a run, from metrics.jsonl",
+        main=_sync,
+    ),
+    "runs": Command(
+        arguments="[run folders or globs] [--json]",
+        help="runs with state, steps, score, age, size on disk",
+        main=_runs,
+    ),
+    "clean": Command(
+        arguments="[run folders or globs] [--yes] [--all]",
+        help="free the checkpoints of finished runs, asking first",
+        main=_clean,
+    ),
+    "doctor": Command(
+        arguments="[recipe=<name> key=value ...] [--quick] [--json]",
+        help="is this machine ready: versions, devices, disks, ranks, data, tokenizer; red ones with the remedy",
+        main=_doctor,
     ),
 }
 

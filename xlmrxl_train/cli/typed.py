@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.spelling import did_you_mean
@@ -110,9 +110,9 @@ def convert(hint: Any, value: Any, key: str, classes: Mapping[str, type], faults
     if value == "???":
         faults.append(Fault(key=key, text=f"{key} must be given, got ???. Add {key}=<value>."))
         return _FAILED
-    optional, inner = type(None) in get_args(hint), _without_none(hint)
-    if value is None and optional:
-        return None
+    optional, inner, words = type(None) in get_args(hint), _without_none(hint), _literals(hint)
+    if (value is None and optional) or value in words:
+        return value
     origin = get_origin(inner)
     if inner is Any:  # another program's setting
         return value
@@ -138,7 +138,8 @@ def convert(hint: Any, value: Any, key: str, classes: Mapping[str, type], faults
         }
         return _FAILED if any(_FAILED in pair for pair in pairs.items()) else pairs
     converted = _scalar(inner, value)
-    return _refuse(key, _WORDS[inner], value, optional, faults) if converted is _FAILED else converted
+    expected = " or ".join([_WORDS[inner], *words])
+    return _refuse(key, expected, value, optional, faults) if converted is _FAILED else converted
 
 
 def build(
@@ -193,6 +194,11 @@ def _without_none(hint: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         return next(kind for kind in get_args(hint) if kind is not type(None))
     return hint
+
+
+def _literals(hint: Any) -> list[str]:
+    """Return the words that may stand in place of a value: "auto" in `int | Literal["auto"]`."""
+    return [word for kind in get_args(hint) if get_origin(kind) is Literal for word in get_args(kind)]
 
 
 def _scalar(kind: type, value: Any) -> Any:

@@ -6,7 +6,6 @@ from xlmrxl_train.config import Config, DDPConfig, FSDP2Config, StrategyConfig, 
 from xlmrxl_train.parallel.agreement import differences, same_versions, versions
 from xlmrxl_train.parallel.blueprint import Blueprint
 from xlmrxl_train.parallel.board import Statement, name_ranks
-from xlmrxl_train.parallel.memory import check_memory
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.parallel.strategy import StepResult, Strategy
 from xlmrxl_train.parallel.world import World, from_first_rank, naming_lost_ranks
@@ -18,7 +17,6 @@ __all__ = [
     "Strategy",
     "World",
     "check_engine",
-    "check_memory",
     "differences",
     "from_first_rank",
     "make_strategy",

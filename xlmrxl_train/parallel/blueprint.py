@@ -35,12 +35,7 @@ class Blueprint:
 
     def __post_init__(self) -> None:
         self.shapes = {name: parameter.shape for name, parameter in self.model.named_parameters()}
-        tied = {id(parameter) for parameter, homes in homes_of(self.model).values() if len(homes) > 1}
-        self.units = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, self.block) or (isinstance(module, nn.Embedding) and id(module.weight) not in tied)
-        ]
+        self.units = units_of(self.model, self.block)
 
     def dtypes(self, forward: torch.dtype) -> dict[str, torch.dtype]:
         """Return what each parameter is held in: float32 where it is trained, `forward` where frozen and not `kept`."""
@@ -79,6 +74,16 @@ def homes_of(model: nn.Module) -> dict[str, tuple[nn.Parameter, Homes]]:
             name = names.setdefault(id(parameter), f"{prefix}.{attribute}".removeprefix("."))
             found.setdefault(name, (parameter, []))[1].append((module, attribute))
     return found
+
+
+def units_of(model: nn.Module, block: type[nn.Module]) -> list[nn.Module]:
+    """Return the modules that are divided on their own, in the order of forward: untied embeddings and blocks."""
+    tied = {id(parameter) for parameter, homes in homes_of(model).values() if len(homes) > 1}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, block) or (isinstance(module, nn.Embedding) and id(module.weight) not in tied)
+    ]
 
 
 def put(parameter: nn.Parameter, homes: Homes) -> None:
