@@ -35,7 +35,10 @@ def export(
     source, target = open_model_folder(place), new_folder(str(output))
     if to == "adapter":
         source = adapter_of(source)
-        copy_adapter(source, target)
+        with whole_or_nothing(target):
+            copy_adapter(source, target)
+            if source.run is not None:
+                write_card(source, target, licence)
         yield f"written: {target}"
         yield from _card(source, target, licence)
         return
