@@ -14,7 +14,6 @@ from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.data.examples import Feature
 from xlmrxl_train.errors import CheckpointError
 from xlmrxl_train.model.weights import open_checkpoint
-from xlmrxl_train.parallel import memory
 from xlmrxl_train.session import Session, build_model
 from xlmrxl_train.training.vocabulary import freeze_embeddings
 
@@ -126,19 +125,6 @@ def test_other_tasks_and_training_sets_train_all_rows(tmp_path) -> None:
         assert line == f"all 1,025 rows are trained: {said}"
         assert all(parameter.requires_grad for parameter in model.parameters())
         assert f"{TABLE}.weight" in dict(model.named_parameters())
-
-
-def test_memory_is_counted_without_the_frozen_rows(tmp_path, monkeypatch, capfd) -> None:
-    config = load_config(["recipe=demo", "model.path=null", "model.vocab_size=200000"])
-    session = Session.open(config, training=True)
-    monkeypatch.setattr(
-        memory, "memory_of", lambda device: int(60e6)
-    )  # weights 52 MB, gradients and moments of all 155 MB
-    session.strategy(corpus_of(tmp_path, range(5)))
-    assert "warning" not in capfd.readouterr().err
-    config.model.embeddings = "trainable"
-    session.strategy(corpus_of(tmp_path, range(5)))
-    assert "warning: training 12,9" in capfd.readouterr().err
 
 
 def test_what_is_asked_for_is_the_default_here(tmp_path) -> None:
