@@ -27,7 +27,6 @@ from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 BROKEN = {
     "greater than 0": 0,
     "greater than 0, or auto": 0,
-    "above 0 and at most 1": 1.5,
     "0 or more": -1,
     "at least 0 and below 1": 1.0,
     "greater than 2 (two positions are never used)": 2,

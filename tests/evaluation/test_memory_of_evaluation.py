@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xlmrxl_train.plan.live import LiveTensors
 from xlmrxl_train import load_config
 from xlmrxl_train.evaluation.evaluator import GATHERED_EXAMPLES, LanguageScore
+from xlmrxl_train.plan.live import LiveTensors
 from xlmrxl_train.session import SAMPLE_TOKENIZER, Session
 
 WORDS = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from xlmrxl_train.plan.live import LiveTensors
 from xlmrxl_train.model import PackedSequences, XLMRobertaXLConfig, losses
 from xlmrxl_train.model.language_models import XLMRobertaXLForCausalLM, XLMRobertaXLForMaskedLM
+from xlmrxl_train.plan.live import LiveTensors
 
 VOCABULARY, TARGETS = 250_880, 256
 LOGITS = VOCABULARY * TARGETS  # 64 million, 257 MB in float32

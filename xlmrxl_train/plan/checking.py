@@ -44,7 +44,7 @@ def check_memory(
     weights, lasting = _held(states, on_cpu)
     if weights * copies > memory:
         raise ConfigError(
-            f"model must fit into memory: {shapes.trained + shapes.frozen:,} parameters need {gigabytes(weights)} for "
+            f"model must fit into memory: {shapes.all:,} parameters need {gigabytes(weights)} for "
             f"weights{ranks}, this {place} has {gigabytes(memory)}. Choose a smaller model or a larger {place}."
         )
     if not training:
