@@ -51,9 +51,22 @@ def main() -> int:
     if composed.returncode != 0:  # it said why; no rank needs to be started for that
         return composed.returncode
     folder = Path(yaml.safe_load(composed.stdout)["run"]["dir"])
+    if not is_ready(words):
+        return MISTAKE
     code = Job(arguments(options, words, folder), signals).run()
     trains = words[0] not in ("evaluate", "prepare")
     return STOPPED if code == FINISHED and trains and (folder / "stopped.json").is_file() else code
+
+
+def is_ready(words: list[str]) -> bool:
+    """Ask `xlmrxl doctor`, for what takes no time, whether this machine can run; say what it says where it cannot."""
+    meant = [] if words[0] in ("evaluate", "prepare") else words[words[0] == "train" :]
+    asking = [sys.executable, "-m", "xlmrxl_train", "doctor", *meant, "--quick"]
+    asked = subprocess.run(asking, stdout=subprocess.PIPE, text=True, check=False)
+    ready = not any(line.startswith("red ") for line in asked.stdout.splitlines())
+    if not ready:
+        say(asked.stdout.rstrip(), "error: this machine is not ready, as the lines that begin with red say.")
+    return ready
 
 
 def arguments(options: list[str], words: list[str], folder: Path) -> argparse.Namespace:

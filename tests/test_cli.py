@@ -371,6 +371,15 @@ def test_sweep_gives_every_job_its_own_folder() -> None:
     }
 
 
+def test_trackers_show_the_seeds_of_one_combination_together() -> None:
+    jobs = plan(["recipe=xnli", "seed=1,2", "optimizer.lr=1e-5,2e-5"], None)
+    groups = [load_config(job.overrides).tracker.group for job in jobs]
+    assert groups == [f"xnli optimizer.lr={rate}" for rate in ("1e-05", "2e-05", "1e-05", "2e-05")]
+    assert {load_config(job.overrides).tracker.group for job in plan(["recipe=xnli", "seed=1,2"], None)} == {None}
+    jobs = plan(["recipe=xnli", "optimizer.lr=1e-5,2e-5", "tracker.group=mine"], None)
+    assert {load_config(job.overrides).tracker.group for job in jobs} == {"mine"}
+
+
 def test_sweep_over_models_and_lists() -> None:
     jobs = plan(["recipe=xnli", "model=tiny,mini", "train.languages=[en],[en,fr]"], None)
     assert len({job.folder for job in jobs}) == 4

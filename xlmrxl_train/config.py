@@ -543,12 +543,22 @@ class EvaluateConfig:
 class TrackerConfig:
     """Where metrics go beside metrics.jsonl."""
 
-    names: list[str] = key([], "wandb | tensorboard, or both: [wandb,tensorboard]; empty: none")
-    project: str = key("xlmrxl_train", "wandb: the project that gathers runs")
+    names: list[str] = key(
+        [], "wandb | tensorboard | mlflow | trackio, or several: tracker=[wandb,mlflow]; empty: none"
+    )
+    project: str = key("xlmrxl_train", "what gathers runs: a project of wandb and trackio, an experiment of MLflow")
     entity: str | None = key(None, "wandb: user or team that owns the project; null: who is logged in")
     mode: str = key("offline", "wandb: online | offline | disabled; offline: kept in <run>/wandb for `wandb sync`")
-    group: str | None = key(None, "wandb: runs of one group are shown together; null: the recipe's name")
-    tags: list[str] = key([], "wandb: words to find the run by")
+    group: str | None = key(
+        None, "runs of one group are shown together; null: the recipe's name, and what a sweep varies"
+    )
+    tags: list[str] = key([], "words to find the run by, beside its seed")
+    mlflow_uri: str | None = key(
+        None, "MLflow's tracking server or store; null: $MLFLOW_TRACKING_URI, else a SQLite file in <run>/mlflow"
+    )
+    trackio_dir: str | None = key(
+        None, "folder of trackio's store; null: $TRACKIO_DIR, else trackio's own, of the user"
+    )
 
 
 @dataclass(kw_only=True, slots=True)

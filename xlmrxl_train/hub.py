@@ -5,6 +5,8 @@ The Hub's own variables hold: HF_ENDPOINT (another server), HF_HOME (where downl
 """
 
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.progress import progress
@@ -112,6 +114,21 @@ def local_path(path: str, key: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{key} must be a path, got {path}, whose home folder is not known. Write it out.") from error
+
+
+def why_unreachable(seconds: float = 3.0) -> str | None:
+    """Return why the Hub cannot be asked, or None where it answers, whatever it says."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"offline (HF_HUB_OFFLINE is set); {constants.HF_HUB_CACHE} has what was fetched before"
+    try:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds):
+            return None
+    except HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{constants.ENDPOINT} does not answer ({str(error)[:120]})"
 
 
 def hub_fault(key: str, what: str, error: Exception) -> ConfigError:

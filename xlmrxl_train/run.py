@@ -11,7 +11,7 @@ import torch
 
 from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config, LoraTuningConfig
-from xlmrxl_train.data.cache import cache_folder
+from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.protocol import Protocol
@@ -19,7 +19,9 @@ from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.forecast import settle
 from xlmrxl_train.hub import is_local, resolve_model
+from xlmrxl_train.inference.export.card import write_card
 from xlmrxl_train.inference.export.transformers_folder import entries_of
+from xlmrxl_train.inference.export.usage import PIPELINE_TAGS
 from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.lineage import protocol_of
@@ -67,6 +69,10 @@ def train(config: Config) -> Report | None:
             if stop.reason == CTRL_C:
                 raise KeyboardInterrupt from None
             return None
+        except BaseException as error:
+            if session.world.is_first:
+                folder.write_failed(error, training.state.step if training else None)
+            raise
         finally:
             folder.release()
             session.world.close()
@@ -227,11 +233,19 @@ class Training:
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):
                 report.write(self.folder.path)
+            if scores:
+                describe_model(session, self.folder.path / "model")
             session.console.say(report.to_markdown())
             written = [name for name in ("predictions", "model", "adapter") if (self.folder.path / name).is_dir()]
             names = ", ".join(["report.json", *(f"{name}/" for name in written)])
             session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
         return report
+
+
+def describe_model(session: Session, folder: Path) -> None:
+    """Write the model card, from the run's report, where there is a model that others can load."""
+    if (folder / "config.json").is_file() and session.task.model_class.__name__ in PIPELINE_TAGS:
+        write_card(open_model_folder(str(folder)), folder)
 
 
 def open_corpora(session: Session, stop: Callable[[], bool] = lambda: False) -> dict[str, Corpus]:

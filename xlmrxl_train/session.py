@@ -8,7 +8,7 @@ from typing import Any
 
 from xlmrxl_train.checks import check as check_config
 from xlmrxl_train.config import Config, LoraTuningConfig, TuningConfig, ZeroConfig, leaves, lengths_of
-from xlmrxl_train.data.cache import cache_folder
+from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus, Part, open_corpus
 from xlmrxl_train.data.examples import Row
 from xlmrxl_train.data.languages import language

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from xlmrxl_train.config import DataConfig
 from xlmrxl_train.data import cache
-from xlmrxl_train.data.cache import FeatureTable, cache_folder, open_or_build
+from xlmrxl_train.data.cache import FeatureTable, open_or_build
+from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.examples import Feature
 from xlmrxl_train.errors import ConfigError
 

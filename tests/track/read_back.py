@@ -1,4 +1,4 @@
-"""Reads what wandb and TensorBoard left on disk."""
+"""Reads what wandb, TensorBoard, MLflow and trackio left on disk."""
 
 import json
 import struct
@@ -55,12 +55,47 @@ def tensorboard_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(item.step, item.value) for item in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def mlflow_run(run: Path):
+    """The only run in <run>/mlflow, as MLflow's own client reads it; and the client."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{run / 'mlflow' / 'mlflow.db'}")
+    experiments = [item.experiment_id for item in client.search_experiments() if item.name == "xlmrxl_train"]
+    (found,) = client.search_runs(experiments)
+    return found, client
+
+
+def mlflow_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Curve -> its points, as MLflow holds them."""
+    found, client = mlflow_run(run)
+    curves = {}
+    for name in found.data.metrics:
+        points = client.get_metric_history(found.info.run_id, name)
+        curves[name] = [(point.step, point.value) for point in points]
+    return curves
+
+
+def trackio_name(run: Path) -> str:
+    """What trackio calls a run."""
+    identity = json.loads((run / "tracker.json").read_text(encoding="utf-8"))["id"]
+    return f"seed-1 {identity}"
+
+
+def trackio_rows(run: Path) -> list[dict]:
+    """The rows that were logged, in order."""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs("xlmrxl_train", trackio_name(run))
+    return [{name: value for name, value in row.items() if name != "timestamp"} for row in rows]
+
+
 def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Curve -> its points, from metrics.jsonl."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         kind, step = event.pop("event"), event.pop("step")
+        event.pop("total_steps", None)
         if kind == "train":
             named = {f"train/{name}": value for name, value in event.items()}
         else:

@@ -1,4 +1,4 @@
-"""wandb and TensorBoard, the real packages: they hold what metrics.jsonl holds, and they never hold up a run."""
+"""wandb, TensorBoard, MLflow and trackio themselves: they hold what metrics.jsonl holds, and never hold up a run."""
 
 import gc
 import json
@@ -14,26 +14,40 @@ from pathlib import Path
 import pytest
 
 from tests.test_run import quick
-from tests.track.read_back import expected, tensorboard_scalars, wandb_history, wandb_records, wandb_sessions
+from tests.track.read_back import (
+    expected,
+    mlflow_run,
+    mlflow_scalars,
+    tensorboard_scalars,
+    trackio_name,
+    trackio_rows,
+    wandb_history,
+    wandb_records,
+    wandb_sessions,
+)
 from xlmrxl_train import load_config, train
+from xlmrxl_train.cli import main
 from xlmrxl_train.config import TrackerConfig
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.track import trackers
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.track.trackers import Trackers, require
+from xlmrxl_train.training.speed import MEASURED
 
+NAMES = "wandb | tensorboard | mlflow | trackio"
+TIMED = {f"train/{name}" for name in MEASURED}
 SECRET = "kD93hf-quiet-river-2201"
 ADDRESS = "https://reader:open-sesame-77@data.example.org/sets"
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory) -> Path:
-    """A run that died after step 12 and went on from the checkpoint of step 10, with both trackers and a secret."""
+    """A run that died after step 12 and went on from the checkpoint of step 10, with all trackers and a secret."""
     folder = tmp_path_factory.mktemp("tracked") / "run"
     words = [
         f"data.cache={tmp_path_factory.getbasetemp() / 'cache'}",
-        "tracker=wandb",
-        "tracker.names=[wandb,tensorboard]",
+        "tracker=[wandb,tensorboard,mlflow,trackio]",
+        f"tracker.trackio_dir={tmp_path_factory.getbasetemp() / 'trackio'}",
         f"tracker.tags=[{SECRET},of-a-test]",
         f"data.root={ADDRESS}",
         "data.source=sample",
@@ -43,7 +57,8 @@ def resumed(tmp_path_factory) -> Path:
     def die(self: JsonLines, event: str, values: dict) -> None:
         log(self, event, values)
         if event == "train" and values["step"] == 12:
-            wait_for(lambda: wandb_knows(folder) >= 8, 60)  # it has started; on a busy machine that takes longer
+            for name in ("wandb", "mlflow"):  # they have started; on a busy machine that takes longer
+                wait_for(lambda name=name: knows(folder, name) >= 8, 90)
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -83,8 +98,15 @@ def test_wandb_holds_what_metrics_hold_and_no_step_twice(resumed) -> None:
             curves.setdefault(name, []).append((step, value))
     wanted = expected(resumed)
     assert curves.keys() == wanted.keys()
-    for name in wanted.keys() - {"train/tokens_per_second"}:  # step 12 was timed twice
+    for name in wanted.keys() - TIMED:  # step 12 was timed twice
         assert curves[name] == wanted[name], name
+
+
+def test_wandb_gets_the_files_of_the_end(resumed) -> None:
+    found = [record.artifact for session in wandb_sessions(resumed) for record in wandb_records(session)]
+    (artifact,) = [artifact for artifact in found if artifact.type == "report"]
+    files = {"config.yaml", "environment.json", "report.json", "report.md", "README.md"}
+    assert {entry.path for entry in artifact.manifest.contents} == files
 
 
 def test_wandb_draws_over_our_step(resumed) -> None:
@@ -104,6 +126,52 @@ def test_tensorboard_holds_what_metrics_hold(resumed) -> None:
     assert [step for step, _ in curves["train/loss"]] == [4, 8, 12, 16]
     assert [step for step, _ in curves["validation/accuracy/de"]] == [7, 14, 16]
     assert [step for step, _ in curves["test/accuracy/mean"]] == [16]
+
+
+def test_mlflow_goes_on_with_one_run_and_holds_what_metrics_hold(resumed) -> None:
+    curves, wanted = mlflow_scalars(resumed), expected(resumed)
+    assert curves.keys() == wanted.keys()
+    for name in wanted.keys() - TIMED:
+        assert curves[name] == wanted[name], name
+    assert [step for step, _ in curves["train/loss"]] == [4, 8, 12, 16]  # not 12 again
+    found, client = mlflow_run(resumed)
+    assert found.info.status == "FINISHED" and found.info.run_name == "seed-1"
+    assert {"group": "demo", "seed": "1"}.items() <= found.data.tags.items()
+    assert found.data.params["train.batch_size"] == "32"
+    kept = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert kept == {"config.yaml", "environment.json", "report.json", "report.md", "README.md"}
+
+
+def test_trackio_goes_on_with_one_run_and_holds_what_metrics_hold(resumed) -> None:
+    import trackio
+
+    rows, curves = trackio_rows(resumed), {}
+    assert [row["step"] for row in rows] == [4, 7, 8, 12, 14, 16, 16, 16]
+    for row in rows:
+        step = row.pop("step")
+        for name, value in row.items():
+            curves.setdefault(name, []).append((step, value))
+    wanted = expected(resumed)
+    assert curves.keys() == wanted.keys()
+    for name in wanted.keys() - TIMED:
+        assert curves[name] == wanted[name], name
+    (run,) = [run for run in trackio.Api().runs("xlmrxl_train") if run.name == trackio_name(resumed)]
+    assert run.config["_Group"] == "demo" and "seed-1" in run.config["tags"]
+    assert run.config["train"]["batch_size"] == 32
+
+
+def test_tensorboard_shows_report_and_model_card(resumed) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(resumed / "tensorboard"))
+    events.Reload()
+    assert {"report.md/text_summary", "README.md/text_summary"} <= set(events.Tags()["tensors"])
+
+
+def test_a_run_that_its_trackers_know_is_told_nothing_again(resumed, capfd) -> None:
+    for name in ("wandb", "tensorboard", "mlflow", "trackio"):
+        assert main(["sync", str(resumed), "--to", name]) == 0
+        assert capfd.readouterr().err.strip() == f"{name} knows all of {resumed} already"
 
 
 def test_no_secret_is_in_the_run_folder(resumed) -> None:
@@ -170,7 +238,8 @@ def test_what_a_tracker_missed_it_is_told_when_the_run_goes_on(tmp_path, monkeyp
         wait_for(lambda: any(" fails " in line for line in said))
         opened.close()
     assert said[-1] == (
-        "tracker tensorboard failed: it was not told 2 of the lines of metrics.jsonl; it will be if the run goes on"
+        "tracker tensorboard failed: it was not told 2 of the lines of metrics.jsonl; "
+        f"xlmrxl sync {tmp_path} --to tensorboard tells it"
     )
     opened, said = open_trackers(tmp_path, "tensorboard", step=20)
     opened.close()
@@ -275,27 +344,36 @@ def test_wandb_works_again_in_the_same_process(tmp_path) -> None:
     assert len(said) == 1
 
 
-def test_a_server_that_never_answers_does_not_keep_the_process(tmp_path) -> None:
-    """wandb online against a server that accepts and stays silent: without care the process waits 90 s at its end."""
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [
+        ("wandb", {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "{server}"}),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "{server}"}),
+        ("trackio", {"TRACKIO_SERVER_URL": "{server}", "TRACKIO_WRITE_TOKEN": "0123456789"}),
+    ],
+)
+def test_a_server_that_never_answers_does_not_keep_the_process(tmp_path, name, environment) -> None:
+    """A server accepts and stays silent: without care the process waits at its end, with wandb for 90 s."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
         script = f"""
-            import os, time
+            import time
             from pathlib import Path
             from tests.track.test_trackers import open_trackers, write_lines
             from xlmrxl_train import load_config
             from xlmrxl_train.track import trackers
-            os.environ["WANDB_API_KEY"] = "0123456789" * 4
-            os.environ["WANDB_BASE_URL"] = "http://127.0.0.1:{server.getsockname()[1]}"
             trackers.LAST_WORDS = 2.0
             folder = Path({str(tmp_path)!r})
-            config = load_config(["recipe=demo", f"run.dir={{folder}}", "tracker=wandb", "tracker.mode=online"])
+            config = load_config(["recipe=demo", f"run.dir={{folder}}", "tracker={name}", "tracker.mode=online"])
             trackers.require(config.tracker)
             write_lines(folder, 10).close()
             opened = trackers.Trackers.open(config, folder, step=0, say=print)
             opened.close()
             print("end", time.time())
         """
-        env = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # a helper of its own
+        env = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # a helper of its own
+        env |= {key: value.format(server=address) for key, value in environment.items()}
+        env["TRACKIO_DIR"] = str(tmp_path / "trackio")
         repository = Path(__file__).resolve().parents[2]
         command = [sys.executable, "-c", textwrap.dedent(script)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=repository, env=env)
@@ -303,11 +381,19 @@ def test_a_server_that_never_answers_does_not_keep_the_process(tmp_path) -> None
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     said, _, end = done.stdout.strip().rpartition("\nend ")
-    assert said.startswith("tracker wandb does not answer: it was not told 1 of the lines of metrics.jsonl")
+    assert said.startswith(f"tracker {name} does not answer: it was not told 1 of the lines of metrics.jsonl")
     assert ended - float(end) < 10
 
 
-@pytest.mark.parametrize(("name", "install"), [("tensorboard", "xlmrxl_train[tensorboard]"), ("wandb", "wandb")])
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [
+        ("tensorboard", "xlmrxl_train[tensorboard]"),
+        ("wandb", "wandb"),
+        ("mlflow", "xlmrxl_train[mlflow]"),
+        ("trackio", "xlmrxl_train[trackio]"),
+    ],
+)
 def test_a_missing_package_is_named_before_anything_is_loaded(tmp_path, monkeypatch, name, install) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("xlmrxl_train.run.Session", None)
@@ -324,11 +410,18 @@ def test_wandb_online_without_a_key(tmp_path, monkeypatch) -> None:
         require(TrackerConfig(names=["wandb"], mode="online"))
 
 
+def test_trackio_has_one_folder_in_a_process(resumed, tmp_path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require(TrackerConfig(names=["trackio"], trackio_dir=str(tmp_path)))
+    assert str(caught.value).startswith("tracker.trackio_dir must be ")
+    assert str(caught.value).endswith(f"already, got {tmp_path}. Begin a process for each folder.")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tracker.names=[comet]", "tracker.names must be wandb | tensorboard, each at most once, got ['comet']."),
-        ("tracker.names=[wandb,wandb]", "tracker.names must be wandb | tensorboard, each at most once"),
+        ("tracker.names=[comet]", f"tracker.names must be {NAMES}, each at most once, got ['comet']."),
+        ("tracker=[wandb,wandb]", f"tracker.names must be {NAMES}, each at most once"),
         ("tracker.mode=dry", "tracker.mode must be online | offline | disabled, got 'dry'."),
         ("tracker.project='a/b'", r"tracker.project must be 1 to 128 characters, none of / \ # ? % :, got 'a/b'."),
         ("tracker.tags=['']", "tracker.tags must be words of 1 to 64 characters, got ['']."),
@@ -347,8 +440,8 @@ def test_disabled_is_none(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def wandb_knows(folder: Path) -> int:
-    return json.loads((folder / "tracker.json").read_text())["known"].get("wandb", [0])[0]
+def knows(folder: Path, name: str) -> int:
+    return json.loads((folder / "tracker.json").read_text())["known"].get(name, [0])[0]
 
 
 def wait_for(condition, seconds: float = 20.0) -> None:

@@ -14,6 +14,8 @@ from xlmrxl_train.checks.tuning import TARGETS, faults_of_tuning
 from xlmrxl_train.config import Config, Zero3NvmeConfig, leaves, lengths_of
 from xlmrxl_train.errors import ConfigError
 
+_TRACKERS = ("wandb", "tensorboard", "mlflow", "trackio")
+
 # Keys that take one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("auto", "hub", "files", "sample"),
@@ -198,8 +200,8 @@ _RULES: dict[str, tuple[str, Any]] = {
     "evaluate.submission": ("xtreme or null", lambda value: value == "xtreme"),
     "task.class_weights": ("finite numbers above 0", lambda value: all(0 < weight < math.inf for weight in value)),
     "tracker.names": (
-        "wandb | tensorboard, each at most once",
-        lambda value: set(value) <= {"wandb", "tensorboard"} and len(set(value)) == len(value),
+        f"{' | '.join(_TRACKERS)}, each at most once",
+        lambda value: set(value) <= set(_TRACKERS) and len(set(value)) == len(value),
     ),
     "tracker.project": (
         "1 to 128 characters, none of / \\ # ? % :",

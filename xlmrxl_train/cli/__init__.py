@@ -158,6 +158,32 @@ def _quantize(words: Sequence[str]) -> int:
     return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
 
 
+def _sync(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import sync
+
+    return _with_usage("sync", words, sync.EXAMPLES, sync.main)
+
+
+def _runs(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import runs
+
+    return _with_usage("runs", words or ["runs"], runs.RUNS_EXAMPLES, runs.list_runs)
+
+
+def _clean(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import runs
+
+    return _with_usage("clean", words or ["runs"], runs.CLEAN_EXAMPLES, runs.clean)
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import doctor
+
+    if any(word in ("-h", "--help") for word in words):
+        return _usage("doctor", doctor.EXAMPLES)
+    return doctor.main(words)
+
+
 def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
     if not words or any(word in ("-h", "--help") for word in words):
         _usage(name, examples)
@@ -212,6 +238,26 @@ COMMANDS: dict[str, Command] = {
         arguments="<run folder> --to int8|int4 --output FOLDER",
         help="smaller weights, and what they cost in each language",
         main=_quantize,
+    ),
+    "sync": Command(
+        arguments="<run folder> --to wandb|tensorboard|mlflow|trackio [tracker.mode=online ...]",
+        help="tell a tracker what it does not know of a run, from metrics.jsonl",
+        main=_sync,
+    ),
+    "runs": Command(
+        arguments="[run folders or globs] [--json]",
+        help="runs with state, steps, score, age, size on disk",
+        main=_runs,
+    ),
+    "clean": Command(
+        arguments="[run folders or globs] [--yes] [--all]",
+        help="free the checkpoints of finished runs, asking first",
+        main=_clean,
+    ),
+    "doctor": Command(
+        arguments="[recipe=<name> key=value ...] [--quick] [--json]",
+        help="is this machine ready: versions, devices, disks, ranks, data, tokenizer; red ones with the remedy",
+        main=_doctor,
     ),
 }
 

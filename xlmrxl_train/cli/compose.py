@@ -129,6 +129,8 @@ def _split(
     parser = OverridesParser.create()
     for line in overrides:
         name, equals, text = line.partition("=")
+        if name == "tracker" and text.startswith("["):  # several choices of this group are a list of their names
+            name, line = "tracker.names", f"tracker.names={text}"
         if name.startswith("hydra."):
             faults.append(Fault(key=name, text=f"{name} is not a key: Hydra's own settings are fixed here."))
         elif not equals and not line.startswith("~"):

@@ -29,6 +29,7 @@ class Job:
     overrides: list[str]
     swept: dict[str, str]  # key -> this job's value, of the keys that are swept
     folder: str = ""
+    recipe: str = ""
     state: str = "not started"
     faults: tuple[str, ...] = field(default_factory=tuple)
 
@@ -36,6 +37,10 @@ class Job:
     def label(self) -> str:
         """The swept keys with their values."""
         return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "(no key is swept)"
+
+    def named(self, keys: Sequence[str]) -> list[str]:
+        """Return swept keys with their values, in letters that may be part of a name."""
+        return [f"{key}={re.sub(r'[^A-Za-z0-9._+-]+', '-', self.swept[key])}" for key in keys]
 
 
 def expand(overrides: Sequence[str], files: Library) -> list[Job]:
@@ -98,8 +103,7 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
             continue
         varying = [key for key in same[0].swept if len({job.swept[key] for job in same}) > 1]
         for job in same:
-            added = [f"{key}={re.sub(r'[^A-Za-z0-9._+-]+', '-', job.swept[key])}" for key in varying]
-            name = ",".join([names[jobs.index(job)], *added])
+            name = ",".join([names[jobs.index(job)], *job.named(varying)])
             job.overrides.append(f"run.name='{name}'")
             _place(job, files)
         if len(_by_folder(same)) < len(same):
@@ -107,9 +111,18 @@ def plan(overrides: Sequence[str], config_dir: str | Path | None) -> list[Job]:
                 f"run.dir must differ between jobs, got {folder} for {len(same)} of them. "
                 "Leave run.dir out, or write ${run.name} in it."
             )
+    for job in jobs:
+        _group(job)
     if jobs and all(job.faults for job in jobs):
         raise ConfigError(*dict.fromkeys(fault for job in jobs for fault in job.faults))
     return jobs
+
+
+def _group(job: Job) -> None:
+    """Let trackers show the seeds of one combination together, and apart from other combinations."""
+    varied = [key for key in job.swept if key not in ("seed", "recipe")]
+    if varied and job.recipe and not any(line.startswith("tracker.group=") for line in job.overrides):
+        job.overrides.append(f"tracker.group='{' '.join([job.recipe, *job.named(varied)])[:120]}'")
 
 
 def _place(job: Job, files: Library) -> str:
@@ -118,7 +131,7 @@ def _place(job: Job, files: Library) -> str:
     if job.faults:
         job.state = "refused"
     else:
-        job.folder = config.run.dir
+        job.folder, job.recipe = config.run.dir, config.run.recipe
     return config.run.name
 
 

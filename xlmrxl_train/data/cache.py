@@ -20,10 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from xlmrxl_train.config import DataConfig
 from xlmrxl_train.data.examples import Feature
 from xlmrxl_train.errors import ConfigError
-from xlmrxl_train.hub import local_path
 from xlmrxl_train.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -34,12 +32,6 @@ _LEFT_OVER_SECONDS = 6 * 3600
 _OWN_COLUMNS = ("id", "example", "input_ids")
 
 Built = Iterable[tuple[str, list[Feature]]]
-
-
-def cache_folder(data: DataConfig) -> Path:
-    """Return the folder of tokenised data: data.cache, else $XLMRXL_CACHE, else ~/.cache/xlmrxl_train."""
-    folder = data.cache or os.environ.get("XLMRXL_CACHE") or "~/.cache/xlmrxl_train"
-    return local_path(folder, "data.cache")
 
 
 def open_or_build(folder: Path, fingerprint: str, build: Callable[[], Built]) -> "FeatureTable":

@@ -86,6 +86,13 @@ def check_zero_plus_plus(world: World, config: Zero3Config) -> None:
         raise ConfigError(*faults)
 
 
+def can_build_aio() -> bool:
+    """Return whether this machine has what DeepSpeed's operation for disks is built from; nothing is built."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    return bool(AsyncIOBuilder().is_compatible(verbose=False))
+
+
 def require_aio(world: World) -> None:
     """Make sure that DeepSpeed can write to the disk.
 
@@ -95,7 +102,7 @@ def require_aio(world: World) -> None:
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
     instead = "or use strategy=zero3_offload"
-    if not AsyncIOBuilder().is_compatible(verbose=False):
+    if not can_build_aio():
         raise ConfigError(
             "strategy=zero3_nvme needs DeepSpeed's operation async_io, which cannot be built here. "
             f"Install libaio-dev and g++, {instead}."

@@ -7,10 +7,11 @@ nothing and no memory, and loses nothing: it is told the rest later, at the late
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from xlmrxl_train.track.final_files import final_files
 from xlmrxl_train.track.rows import Position, Rows
 
 POLL = 1.0  # seconds between looks at the file
@@ -28,6 +29,9 @@ class Target(Protocol):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Take the files of a finished run."""
 
     def finish(self) -> None:
         """End the tracker's run; all that was logged is kept or sent."""
@@ -97,11 +101,11 @@ class Follower:
             if not self._insist(self.target.start):
                 return
             self.say(f"tracker {self.target.name}: {self.target.where}")
-            if self._tell_all():
+            if self._tell_all() and self._insist(self._keep_files):
                 self._insist(self.target.finish)
         except (OSError, ValueError) as error:  # of metrics.jsonl
             self.error = error
-            self.complain(f"stopped ({_short(error)})")
+            self.complain(f"stopped ({short(error)})")
 
     def _tell_all(self) -> bool:
         rows, read = Rows(), 0
@@ -124,6 +128,11 @@ class Follower:
 
         return self._insist(tell)
 
+    def _keep_files(self) -> None:
+        if (found := final_files(self.path.parent)) and found[1] != self.after:
+            self.target.keep(found[0])
+            self.told(found[1])
+
     def _insist(self, action: Callable[[], None]) -> bool:
         """Try until it works; return False if it did not before the end of the run."""
         pause = 1.0
@@ -133,7 +142,7 @@ class Follower:
                 action()
             except (Exception, SystemExit) as error:
                 self.error = error
-                self.complain(f"fails ({_short(error)})")
+                self.complain(f"fails ({short(error)})")
             else:
                 self.error = None
                 return True
@@ -160,6 +169,7 @@ class Follower:
                     self.closing.wait(POLL)
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """Return an error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any
 
 Position = tuple[int, int]  # optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test
 
-_NOT_SHOWN = ("event", "step", "split", "language", "n")
+_NOT_SHOWN = ("event", "step", "total_steps", "split", "language", "n")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

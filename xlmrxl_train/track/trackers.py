@@ -1,13 +1,14 @@
-"""The trackers of a run: wandb, TensorBoard, or none. metrics.jsonl is written whatever is chosen.
+"""The trackers of a run: wandb, TensorBoard, MLflow, trackio, or none. metrics.jsonl is written whatever is chosen.
 
 tracker.json in the run's folder holds the id that the run has at its trackers, so that a resume goes on with the same
 one, and how far each of them knows the run. A run that goes on from an earlier checkpoint computes steps again that a
-tracker knows already. wandb cannot take a step back, so it is not told these a second time; TensorBoard forgets them
+tracker knows already. Most cannot take a step back, so they are not told these a second time; TensorBoard forgets them
 (its purge_step) and is told anew.
 """
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,13 +19,19 @@ from types import ModuleType
 
 from xlmrxl_train.config import Config, TrackerConfig
 from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.track.final_files import final_files
 from xlmrxl_train.track.follower import Follower, Target
-from xlmrxl_train.track.rows import Position
+from xlmrxl_train.track.rows import Position, Rows
+from xlmrxl_train.track.secrets import HIDDEN, redact
 
 NOTHING: Position = (-1, 0)  # lies before every row
 LAST_WORDS = 10.0  # seconds that the trackers get at the end of a run, together
 SILENT = 60.0  # seconds in one call after which a tracker is said to hang
-INSTALL = {"wandb": "wandb", "tensorboard": "xlmrxl_train[tensorboard]"}
+NEEDS = {"mlflow": ("mlflow", "sqlalchemy", "alembic")}  # a tracker's packages; the others are called as they are
+INSTALL = {
+    "wandb": "wandb",
+    **{name: f"xlmrxl_train[{name}]" for name in ("tensorboard", "mlflow", "trackio")},
+}
 
 
 def require(settings: TrackerConfig) -> None:
@@ -34,10 +41,23 @@ def require(settings: TrackerConfig) -> None:
         ConfigError: A package is missing, or wandb has no key to send with.
     """
     faults = [
-        f"tracker={name} needs the package {name}. Install it: pip install '{INSTALL[name]}'."
+        f"tracker={name} needs the package {package}. Install it: pip install '{INSTALL[name]}'."
         for name in settings.names
-        if find_spec(name) is None
+        for package in NEEDS.get(name, (name,))
+        if find_spec(package) is None
     ]
+    if "mlflow" in settings.names and HIDDEN in (settings.mlflow_uri or ""):
+        faults.append(
+            f"tracker.mlflow_uri must have its secret where {HIDDEN} stands, got {settings.mlflow_uri}. "
+            "A run's folder does not keep it: write the address again, or set MLFLOW_TRACKING_URI."
+        )
+    if "trackio" in settings.names and settings.trackio_dir and "trackio" in sys.modules:
+        wanted, used = Path(settings.trackio_dir).expanduser().absolute(), sys.modules["trackio"].TRACKIO_DIR
+        if wanted != used:
+            faults.append(
+                f"tracker.trackio_dir must be {used}, which trackio uses in this process already, got {wanted}. "
+                "Begin a process for each folder."
+            )
     if faults:
         raise ConfigError(*faults)
     online = "wandb" in settings.names and settings.mode == "online"
@@ -56,6 +76,19 @@ def _may_log_in() -> bool:
     settings = Path(os.environ.get("WANDB_CONFIG_DIR", home / ".config" / "wandb")) / "settings"
     places = (Path(os.environ.get("NETRC", home / ".netrc")), home / "_netrc", settings)
     return any(place.is_file() for place in places)
+
+
+def place_of(name: str, settings: TrackerConfig) -> str:
+    """Return what a tracker is called in tracker.json: its name, and where it is if that is not the usual place."""
+    place: str | None = None
+    if name == "wandb" and settings.mode == "online":
+        place = "online"
+    elif name == "mlflow":
+        place = settings.mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    elif name == "trackio":
+        variables = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR")
+        place = settings.trackio_dir or next((os.environ[key] for key in variables if os.environ.get(key)), None)
+    return f"{name} {redact(place)}" if place else name
 
 
 class Ledger:
@@ -88,6 +121,51 @@ class Ledger:
         temporary.replace(self.path)
 
 
+def follow(
+    name: str,
+    config: Config,
+    folder: Path,
+    ledger: Ledger,
+    *,
+    step: int | None,
+    say: Callable[[str], None],
+    told: Callable[[], None] = lambda: None,
+) -> Follower:
+    """Return what tells one tracker about the run in `folder`; it is not started yet.
+
+    Args:
+        name: One of tracker.names.
+        config: Of the run.
+        folder: Of the run.
+        ledger: Of the run.
+        step: As in `Trackers.open`; None: the run does not go on.
+        say: As there.
+        told: Called for whatever the tracker took.
+    """
+    place = place_of(name, config.tracker)
+    known = ledger.known.get(place, NOTHING)
+    if name == "tensorboard" and step is not None and known != NOTHING:
+        # From the first step that it is told again, or that it has not seen to its end.
+        known = (min(known[0], step), -1)
+    begin = known[0] + (step is None)
+    target: Target = _targets().make(name, config, folder, identity=ledger.id, begin=begin)
+
+    def note(position: Position) -> None:
+        ledger.put(place, position)
+        told()
+
+    return Follower(target, folder / "metrics.jsonl", after=known, told=note, say=say)
+
+
+def pending(name: str, config: Config, folder: Path, ledger: Ledger) -> int:
+    """Return how many rows one tracker does not know of a run that does not go on; its last files count as one."""
+    known, rows = ledger.known.get(place_of(name, config.tracker), NOTHING), Rows()
+    with (folder / "metrics.jsonl").open("rb") as lines:
+        found = [row for line in lines if line.endswith(b"\n") for row in rows.add(json.loads(line))]
+    files = final_files(folder)
+    return sum(row.position > known for row in [*found, *rows.rest()]) + bool(files and files[1] != known)
+
+
 class Trackers:
     """Those of one run, on rank 0."""
 
@@ -114,7 +192,7 @@ class Trackers:
         try:
             ledger = Ledger(folder / "tracker.json")
             for name in names:
-                self.followers.append(self._follower(name, config, folder, ledger, step))
+                self.followers.append(follow(name, config, folder, ledger, step=step, say=say))
         except Exception as error:  # whatever a tracker's package does, the run begins
             say(f"trackers cannot be used ({type(error).__name__}: {error}); metrics.jsonl is written")
         for follower in self.followers:
@@ -122,19 +200,6 @@ class Trackers:
         if self.followers:
             threading.Thread(target=self._watch, name="trackers", daemon=True).start()
         return self
-
-    def _follower(self, name: str, config: Config, folder: Path, ledger: Ledger, step: int) -> Follower:
-        known = ledger.known.get(name, NOTHING)
-        if name == "tensorboard":  # from the first step that it is told again, or that it has not seen to its end
-            known = (min(known[0], step), -1) if known != NOTHING else NOTHING
-        target: Target = _targets().make(name, config, folder, identity=ledger.id, begin=known[0])
-        return Follower(
-            target,
-            folder / "metrics.jsonl",
-            after=known,
-            told=lambda position: ledger.put(name, position),
-            say=self.say,
-        )
 
     def close(self) -> None:
         """Let the trackers finish, for at most LAST_WORDS seconds; metrics.jsonl is complete by now."""
@@ -155,7 +220,7 @@ class Trackers:
                 why = "does not answer" if hangs else "failed"
                 self.say(
                     f"tracker {follower.target.name} {why}: it was not told {missing} of the lines of metrics.jsonl; "
-                    "it will be if the run goes on"
+                    f"xlmrxl sync {follower.path.parent} --to {follower.target.name} tells it"
                 )
             elif hangs:
                 self.say(f"tracker {follower.target.name} does not answer; it was told everything")

@@ -2,6 +2,7 @@
 
 config.yaml, environment.json, metrics.jsonl, checkpoints/, model/, report.json, report.md
     stopped.json    while the run waits to go on after it was asked to stop
+    failed.json     while it does after a failure that it could still tell of
     .lock           while a process works here
 """
 
@@ -20,6 +21,7 @@ import yaml
 from xlmrxl_train.config import FREE, Config, from_dict, leaves, to_dict
 from xlmrxl_train.errors import ConfigError, RunError
 from xlmrxl_train.track.json_lines import JsonLines
+from xlmrxl_train.track.secrets import redact
 from xlmrxl_train.training.checkpoint import Checkpointer
 
 
@@ -124,6 +126,14 @@ class RunFolder:
                 self.write_stopped(reason, max(Checkpointer(self.checkpoints, keep=1).steps(), default=0))
             return
         self.write("stopped.json", json.dumps({"reason": reason, "step": step}) + "\n")
+
+    def write_failed(self, error: BaseException, step: int | None) -> None:
+        """Say in failed.json why a run that had begun here ended, for those who look at the folder later."""
+        if self.lock is not None and self.is_run:
+            text = " ".join(str(error).split())
+            reason = redact(f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__)
+            with suppress(RunError):  # where the disk is full, that is what the run itself says
+                self.write("failed.json", json.dumps({"reason": reason, "step": step}) + "\n")
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml."""

@@ -70,7 +70,8 @@ def find_start(folder: RunFolder, config: Config, say: Callable[[str], None]) ->
     config, going_on = _as_written(config), folder.is_run
     with writing(folder.path):
         folder.clean()
-        (folder.path / "stopped.json").unlink(missing_ok=True)
+        for marker in ("stopped.json", "failed.json"):
+            (folder.path / marker).unlink(missing_ok=True)
     if not going_on:
         folder.write_config(config)
     checkpoints = Checkpointer(folder.checkpoints, keep=config.train.keep_checkpoints)

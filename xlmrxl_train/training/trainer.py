@@ -27,6 +27,7 @@ from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.profile import StepProfile
 from xlmrxl_train.training.schedule import learning_rate
+from xlmrxl_train.training.speed import Speed
 from xlmrxl_train.training.state import TrainState
 
 
@@ -66,12 +67,11 @@ class Trainer:
     validate: Callable[[TrainState], float | None]  # scores the selection split; higher is better
     state: TrainState
     stop: StopRequest
-    window_tokens: int = 0  # since the last line of the log, over all ranks
-    window_seconds: float = 0.0  # of steps and of waiting for their input, likewise
     profile: StepProfile | None = None  # on rank 0 under train.profile
 
     def __post_init__(self) -> None:
         world = self.strategy.world
+        self.speed = Speed.of(self.config, self.strategy)
         if self.config.train.profile and world.is_first:
             self.profile = StepProfile(Path(self.config.run.dir) / "profile", world.device)
 
@@ -96,11 +96,12 @@ class Trainer:
             began = time.monotonic()
             steps = self.batches.iterate(state.step, total)
             for number, micro_batches in profile.inputs(steps) if profile else steps:
+                waited = time.monotonic() - began
                 with progress.doing(f"step {number + 1}"), profile.step() if profile else nullcontext():
                     step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
-                self._count(step, time.monotonic() - began)
+                self._count(step, time.monotonic() - began, waited)
                 log = state.step % self.config.train.log_every == 0 or state.step == total
-                advance(self._log(step) if log else "")
+                advance(self._log(step, total) if log else "")
                 if step.stop and state.step < total:
                     self._save()
                     self.checkpointer.wait()
@@ -151,7 +152,7 @@ class Trainer:
         with progress.doing(name), self.profile.phase(name) if self.profile else nullcontext():
             yield
 
-    def _count(self, step: Step, seconds: float) -> None:
+    def _count(self, step: Step, seconds: float, waited: float) -> None:
         """Add a step to the counters.
 
         Raises:
@@ -160,8 +161,7 @@ class Trainer:
         state, tokens = self.state, self.batches.tokens(step.number)
         state.step = step.number + 1
         state.tokens += tokens
-        self.window_tokens += tokens
-        self.window_seconds += seconds
+        self.speed.count(tokens=tokens, targets=step.num_targets, seconds=seconds, waited=waited)
         if step.result.unchanged:
             state.unchanged += 1
             self.console.say(f"step {state.step} changed no weight, though no loss or gradient was wrong: look at lr")
@@ -188,29 +188,29 @@ class Trainer:
             fault.add_note(FROM_FIRST_RANK)  # all ranks saw it
             raise fault
 
-    def _log(self, step: Step) -> str:
+    def _log(self, step: Step, total: int) -> str:
         """Write one line of metrics and return what the progress bar shows; loss is the mean since the last line."""
         state = self.state
         loss = state.loss_sum / state.num_targets if state.num_targets else math.nan
-        speed = self.window_tokens / self.window_seconds
+        speed = self.speed.values()
         state.loss_sum = state.num_targets = 0.0
-        self.window_tokens, self.window_seconds = 0, 0.0
         if self.metrics:
             values: dict[str, object] = {
                 "step": state.step,
+                "total_steps": total,
                 "epoch": round(state.step / self.batches.steps_per_epoch, 4),
                 "loss": loss,
                 "lr": step.lr,
                 "grad_norm": step.result.grad_norm,
                 "tokens": state.tokens,
-                "tokens_per_second": round(speed, 1),
+                **speed,
                 "skipped": state.skipped,
                 "unchanged": state.unchanged,
             }
             if step.result.rates:
                 values["rates"] = step.result.rates
             self.metrics.log("train", values)
-        return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed:,.0f} tokens/s"
+        return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed['tokens_per_second']:,.0f} tokens/s"
 
     def _validation_due(self, total: int) -> bool:
         """Return whether the validation split is to be scored after the steps done so far."""

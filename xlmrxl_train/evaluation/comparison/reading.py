@@ -130,7 +130,7 @@ def find_runs(words: Iterable[str]) -> Found:
     """
     faults: list[str] = []
     finished, unfinished = [], []
-    for folder in _folders(words, faults):
+    for folder in run_folders(words, faults):
         try:
             report = folder / "report.json"
             if report.is_file():
@@ -218,7 +218,7 @@ def _leaves(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def _folders(words: Iterable[str], faults: list[str]) -> list[Path]:
+def run_folders(words: Iterable[str], faults: list[str]) -> list[Path]:
     """Return every run folder once, in the order given."""
     found: dict[Path, Path] = {}
     for word in words:
