@@ -171,14 +171,12 @@ class Training:
     def train(self) -> None:
         """Train to the last step."""
         config, world = self.session.config, self.session.world
-        budget = config.train.tokens_per_micro_batch
-        assert isinstance(budget, int), "auto was settled"
         batches = StepBatches(
             corpus=self.corpora["train"],
             task=self.session.task,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            token_budget=budget,
+            token_budget=int(config.train.tokens_per_micro_batch),
             temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,

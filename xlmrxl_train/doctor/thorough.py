@@ -19,8 +19,9 @@ from xlmrxl_train.data.sources import open_source
 from xlmrxl_train.doctor.finding import Finding, existing, good, look, red, writable
 from xlmrxl_train.errors import UserError
 from xlmrxl_train.hub import why_unreachable
-from xlmrxl_train.parallel import World, check_memory
+from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.zero_needs import can_build_aio
+from xlmrxl_train.plan.checking import check_memory
 from xlmrxl_train.session import build_model, open_tokenizer
 from xlmrxl_train.tasks import make_task
 from xlmrxl_train.training.speed import matrix_peak
@@ -197,7 +198,7 @@ def plan(config: Config, world: World) -> Finding:
         tokenizer = open_tokenizer(config)
         task = make_task(config.task, config.dataset, tokenizer)
         model, _ = build_model(config, task, tokenizer)
-        return check_memory(world, config.strategy, model, training=task.trains)
+        return check_memory(world, config, model, training=task.trains)
 
     try:
         warning = outline()
