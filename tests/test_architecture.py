@@ -49,6 +49,7 @@ MAY_IMPORT = {
         "checks",
         "config",
         "deploy",
+        "handover",
         "doctor",
         "errors",
         "evaluation",

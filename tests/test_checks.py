@@ -40,7 +40,7 @@ BROKEN = {
     "an absolute path": "disk",
     "languages, each once": ["en", "en"],
     "finite numbers above 0": [1.0, float("inf")],
-    "wandb | tensorboard, each at most once": ["mlflow"],
+    "wandb | tensorboard | mlflow | trackio, each at most once": ["comet"],
     "xtreme or null": "glue",
     "int8 | nf4 or null": "int4",
     "some of query, key, value, attention_output, intermediate, output, each once": ["dense"],

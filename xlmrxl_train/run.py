@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
-from xlmrxl_train.config import Config, LoraTuningConfig
+from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.evaluation.evaluator import Evaluator
@@ -19,14 +17,13 @@ from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.submission import write_submission
 from xlmrxl_train.forecast import settle
-from xlmrxl_train.hub import is_local, resolve_model
+from xlmrxl_train.handover import export
+from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.inference.export.card import write_card
-from xlmrxl_train.inference.export.transformers_folder import entries_of
 from xlmrxl_train.inference.export.usage import PIPELINE_TAGS
 from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.lineage import protocol_of
-from xlmrxl_train.model.writing import TensorEntry
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
@@ -39,7 +36,6 @@ from xlmrxl_train.track.trackers import require as require_trackers
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
-from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, writing
 from xlmrxl_train.training.shared_folder import check_shared
 from xlmrxl_train.training.start import enter_folder, find_start
@@ -172,14 +168,12 @@ class Training:
     def train(self) -> None:
         """Train to the last step."""
         config, world = self.session.config, self.session.world
-        budget = config.train.tokens_per_micro_batch
-        assert isinstance(budget, int), "auto was settled"
         batches = StepBatches(
             corpus=self.corpora["train"],
             task=self.session.task,
             seed=config.seed,
             batch_size=config.train.batch_size,
-            token_budget=budget,
+            token_budget=int(config.train.tokens_per_micro_batch),
             temperature=config.train.sampling_temperature,
             rank=world.rank,
             world_size=world.size,
@@ -383,34 +377,3 @@ def write_environment(session: Session, folder: RunFolder, fingerprints: dict[st
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     folder.write("environment.json", json.dumps(redact(values), indent=1) + "\n")
-
-
-def _write_adapter(session: Session, model: Any, trained: list[TensorEntry], folder: Path) -> None:
-    from xlmrxl_train.training.adapters import write_adapter  # late: an optional package
-
-    settings, tuning = session.config.model, session.config.tuning
-    assert settings.path is not None and isinstance(tuning, LoraTuningConfig)
-    # A folder is named in full: the adapter may be read from anywhere on this machine.
-    base = str(resolve_model(settings.path).resolve()) if is_local(settings.path) else settings.path
-    write_adapter(folder, model, trained, tuning, base=base, revision=settings.revision)
-
-
-def export(session: Session, strategy: Strategy, checkpoint: Path, run: Path) -> None:
-    """Write tokenizer and weights in the Hub's layout, from a checkpoint, one tensor in memory at a time.
-
-    Whatever engine divides the model, its checkpoint has whole tensors. The model's config.json comes last and
-    completes the folder.
-    """
-    model: Any = strategy.model
-    entries, tuning, folder = weights_in(checkpoint), session.config.tuning, run / "model"
-    if isinstance(tuning, LoraTuningConfig):
-        adapter = run / "adapter"
-        with writing(adapter):
-            session.tokenizer.save(adapter)
-            _write_adapter(session, model, [entry for entry in entries if entry.name in strategy.trainable], adapter)
-        if not tuning.merge:
-            return
-        model, entries = entries_of(open_model_folder(str(adapter)), torch.float32)
-    with writing(folder):
-        session.tokenizer.save(folder)
-        model.write_pretrained(folder, entries)

@@ -33,7 +33,7 @@ def places_of(tensors: Any) -> dict[int, int]:
     found: dict[int, int] = {}
     for tensor in tensors:
         for each in (tensor, tensor.grad if tensor.is_leaf else None):
-            if each is not None and each.device.type == "cpu":
+            if each is not None and each.device.type == "cpu" and each.layout == torch.strided:
                 storage = local(each.detach()).untyped_storage()
                 found[storage._cdata] = storage.nbytes()
     return found

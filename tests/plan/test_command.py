@@ -104,3 +104,14 @@ def test_the_last_run_says_how_fast_it_is(capsys: Capture) -> None:
 def test_bars_and_durations() -> None:
     assert bar(0, 10) == "" and len(bar(5, 10)) == 20 and bar(10, 10) == "█" * 40 and bar(11, 10).endswith("▶")
     assert [duration(s) for s in (5, 90, 5000)] == ["5 s", "2 min", "1 h 23 min"]
+
+
+@pytest.mark.parametrize(("weights", "least", "most"), [("null", 2.0, 2.2), ("int8", 1.0, 1.25), ("nf4", 0.5, 0.8)])
+def test_adapters_over_rounded_matrices(weights: str, least: float, most: float, capsys: Capture) -> None:
+    pytest.importorskip("peft")
+    pytest.importorskip("torchao")
+    words = ["recipe=xnli", "tuning=lora", f"tuning.weights={weights}", "model.vocab_size=5000"]
+    assert main(["plan", *words, "train.recompute=full", "plan.hardware=H200", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["trained"] < 0.02 * plan["parameters"]
+    assert least < plan["weights"] / plan["parameters"] < most

@@ -30,7 +30,7 @@ def check_memory(
         model: As it will be, on any device; "meta" takes no memory.
         training: Whether gradients and moments will be needed, and not the weights alone.
         kept: What frozen parameters are held in, as `Blueprint.kept`.
-        planner: Makes what knows more, when the memory is tight; needed with `training`.
+        planner: Makes what knows more, when the memory is tight; None: nobody does.
 
     Raises:
         ConfigError: Weights, or with `training` gradients and moments too, are larger than the memory.
@@ -44,19 +44,19 @@ def check_memory(
     weights, lasting = _held(states, on_cpu)
     if weights * copies > memory:
         raise ConfigError(
-            f"model must fit into memory: {shapes.trained + shapes.frozen:,} parameters need {gigabytes(weights)} for "
+            f"model must fit into memory: {shapes.all:,} parameters need {gigabytes(weights)} for "
             f"weights{ranks}, this {place} has {gigabytes(memory)}. Choose a smaller model or a larger {place}."
         )
     if not training:
         return None
-    assert planner is not None
     if lasting * copies > memory:
         raise ConfigError(
             f"training must fit into memory: {shapes.trained:,} trained parameters need {gigabytes(lasting)} for "
-            f"weights, gradients and moments{ranks}, this {place} has {gigabytes(memory)}. {planner().advice()}"
+            f"weights, gradients and moments{ranks}, this {place} has {gigabytes(memory)}. "
+            f"{planner().advice() if planner else 'xlmrxl plan says what would fit.'}"
         )
     settings = config.train
-    if settings.recompute == "auto" or settings.tokens_per_micro_batch == "auto":
+    if planner is None or settings.recompute == "auto" or settings.tokens_per_micro_batch == "auto":
         return None  # decided when lengths are known
     layers = [module for module in model.modules() if isinstance(module, XLMRobertaXLLayer)]
     width = max((parameter.shape[-1] for layer in layers for parameter in layer.parameters()), default=0)

@@ -8,6 +8,7 @@ recomputation, adapters. Layers are alike, so two depths say what all of them wo
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from xlmrxl_train.model.attention import choose_backend, make_layout
 from xlmrxl_train.model.embedding import XLMRobertaXLEmbeddings
 from xlmrxl_train.model.encoder import LayerContext, XLMRobertaXLEncoder
 from xlmrxl_train.model.layers import Dropout
+from xlmrxl_train.model.rounded_linear import RoundedLinear
 from xlmrxl_train.parallel.blueprint import homes_of, put
 from xlmrxl_train.parallel.strategy import autocast, forward_dtype
 from xlmrxl_train.plan.live import LiveTensors
@@ -98,6 +100,8 @@ def _run(outline: nn.Module, depth: int, inputs: dict[str, Any], setting: Settin
         for name, child in module.named_children():
             if setting.cuda and type(child) is Dropout:
                 setattr(module, name, _FusedDropout(child.p))
+        if isinstance(module, RoundedLinear):  # its matrix is made when a file is read
+            module.dequantize = partial(_unrounded, module, setting)  # type: ignore[method-assign]
     products = forward_dtype(setting.precision)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for parameter, homes in homes_of(model).values():
@@ -118,6 +122,10 @@ def _run(outline: nn.Module, depth: int, inputs: dict[str, Any], setting: Settin
             loss_sum.backward()
             end = live.begin_anew()
             return Footprint(kept=kept, forward=forward, backward=max(peaks or [end]), end=end, flops=live.flops)
+
+
+def _unrounded(linear: RoundedLinear, setting: Setting) -> Tensor:
+    return torch.empty(linear.out_features, linear.in_features, dtype=forward_dtype(setting.precision))
 
 
 class _Work(LiveTensors):

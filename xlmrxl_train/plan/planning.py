@@ -111,7 +111,7 @@ class Planner:
             strategy=strategy_name(config, self.hardware),
             precision=config.train.precision,
             recompute=config.train.recompute,
-            parameters=self.shapes.trained + self.shapes.frozen,
+            parameters=self.shapes.all,
             trained=self.shapes.trained,
             tokens_per_micro_batch=budget_of(config),
             tokens=tokens,
@@ -143,7 +143,7 @@ class Planner:
             steps=steps,
             seconds=None if steps is None else steps * seconds,
             checkpoint=self._checkpoint(config),
-            model=4.0 * (self.shapes.trained + self.shapes.frozen),
+            model=4.0 * (self.shapes.all),
             remedy=None if fits else self.remedy(),
         )
 

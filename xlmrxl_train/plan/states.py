@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 
@@ -22,6 +22,7 @@ from xlmrxl_train.config import (
     ZeroConfig,
 )
 from xlmrxl_train.model.active_embedding import ActiveEmbedding
+from xlmrxl_train.model.rounded_linear import RoundedLinear
 from xlmrxl_train.parallel.blueprint import units_of
 from xlmrxl_train.parallel.strategy import forward_dtype
 from xlmrxl_train.parallel.zero_settings import MB
@@ -29,6 +30,7 @@ from xlmrxl_train.parallel.zero_settings import MB
 MASTER = 4  # bytes of a float32 weight or gradient
 BLOCK = 1 << 26  # bytes that are read of a file at a time
 EIGHT_BIT_ROWS, EIGHT_BIT_BLOCK = 1024, 256
+ROUNDED = {"int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}  # bytes of an element, with nf4's two levels of scales
 SUB_GROUP = 1_000_000_000  # elements that ZeRO-3 updates at a time, DeepSpeed's default
 
 
@@ -53,6 +55,8 @@ class Shapes:
     """The parameters of a model, each once where it is tied."""
 
     parts: list[Part]
+    rounded: Mapping[str, int] = field(default_factory=dict)
+    """Elements of matrices that lie whole on every rank in int8 or nf4, and are no parameters."""
 
     @classmethod
     def of(
@@ -69,7 +73,13 @@ class Shapes:
         number = {
             id(parameter): index for index, unit in enumerate(units_of(model, block)) for parameter in unit.parameters()
         }
+        rounded: dict[str, int] = {}
+        for module in model.modules():
+            if isinstance(module, RoundedLinear):
+                size = module.in_features * module.out_features
+                rounded[module.kind] = rounded.get(module.kind, 0) + size
         return cls(
+            rounded=rounded,
             parts=[
                 Part(
                     shape=tuple(item.shape),
@@ -79,7 +89,7 @@ class Shapes:
                     idle=id(item) in idle,
                 )
                 for name, item in model.named_parameters()
-            ]
+            ],
         )
 
     @property
@@ -96,6 +106,16 @@ class Shapes:
     def read(self) -> int:
         """Elements that a training step reads."""
         return sum(part.numel for part in self.parts if not part.idle)
+
+    @property
+    def all(self) -> int:
+        """Elements of the whole model."""
+        return self.trained + self.frozen + sum(self.rounded.values())
+
+    @property
+    def rounded_bytes(self) -> float:
+        """Return what matrices in int8 or nf4 take."""
+        return sum(ROUNDED[kind] * size for kind, size in self.rounded.items())
 
     def frozen_bytes(self, product: int) -> float:
         """Return what the frozen ones take."""
@@ -185,6 +205,8 @@ def states_of(config: Config, shapes: Shapes, ranks: int, micro_batches: int = 1
         states = _zero(strategy, shapes, ranks, micro_batches, product, moments)
     else:
         states = _whole(shapes, ranks, micro_batches, product, moments)
+    states.weights += shapes.rounded_bytes
+    states.loading += shapes.rounded_bytes
     if isinstance(strategy, Zero3OffloadConfig):
         _offload_zero(strategy, states)
     elif isinstance(strategy, FSDP2Config) and strategy.offload:
