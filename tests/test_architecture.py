@@ -49,7 +49,6 @@ MAY_IMPORT = {
         "checks",
         "config",
         "deploy",
-        "handover",
         "doctor",
         "errors",
         "evaluation",
@@ -67,6 +66,7 @@ MAY_IMPORT = {
 COMPOSITION_ROOT = {
     "account",
     "deploy",
+    "handover",
     "forecast",
     "outline",
     "doctor",
