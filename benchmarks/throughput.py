@@ -81,7 +81,8 @@ class Bench:
         for name in {OURS, COMPILED} & set(names):
             torch.manual_seed(0)
             model = our_model(shape, rows, options.dropout, device=self.device)
-            self.ours[name] = our_strategy(model, self.device, recompute=options.recompute)
+            words = None if options.check or options.embeddings == "trainable" else self.examples.words
+            self.ours[name] = our_strategy(model, self.device, recompute=options.recompute, words=words)
             for layer in model.roberta.encoder.layer if name == COMPILED else []:
                 layer.compile_for_training()
         if set(names) - {OURS, COMPILED}:
@@ -131,7 +132,8 @@ def memory_of(options: argparse.Namespace, name: str) -> float:
     command = [
         sys.executable, "-m", "benchmarks.throughput", "--memory-of", name, "--shape", options.shape,
         "--vocab", options.vocab, "--device", options.device, "--batch-size", str(options.batch_size),
-        "--recompute", options.recompute, "--tokens-per-micro-batch", str(options.tokens_per_micro_batch),
+        "--recompute", options.recompute, "--embeddings", options.embeddings,
+        "--tokens-per-micro-batch", str(options.tokens_per_micro_batch),
         *(["--data", str(options.data)] if options.data else []),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -167,6 +169,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with nli/xnli and tokenizer/xlmr; absent: made-up ids")
     parser.add_argument("--shape", choices=SHAPES, default="8x512")
     parser.add_argument("--vocab", default="8000", help="rows of the embedding, or real (250,002)")
+    parser.add_argument("--embeddings", choices=["auto", "trainable"], default="auto", help="ours: model.embeddings")
     parser.add_argument("--batch-size", type=int, default=128 if cuda else 32)
     parser.add_argument("--steps", type=int, default=30, help="measured rounds")
     parser.add_argument("--warm-up", type=int, default=3)

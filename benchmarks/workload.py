@@ -17,6 +17,7 @@ from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassi
 from xlmrxl_train.parallel import Blueprint, Strategy, World, make_strategy
 from xlmrxl_train.tasks.sequence_classification import SequenceClassification
 from xlmrxl_train.training.optimizer import OptimizerPlan
+from xlmrxl_train.training.vocabulary import train_rows
 
 LABELS = ["entailment", "neutral", "contradiction"]
 REAL_VOCABULARY = 250_002
@@ -88,6 +89,11 @@ class Examples:
     def lengths(self) -> list[int]:
         """Tokens of each pair, special ones counted."""
         return [len(ids) for ids in self.ids]
+
+    @property
+    def words(self) -> torch.Tensor:
+        """Every token that occurs, ascending."""
+        return torch.from_numpy(np.unique(np.concatenate(self.ids)))
 
     def folded(self, rows: int) -> "Examples":
         """Return the same pairs with ids folded into a table of `rows`; the special tokens keep theirs."""
@@ -189,15 +195,29 @@ def our_model(
         return XLMRobertaXLForSequenceClassification(config)
 
 
-def our_strategy(model: Any, device: torch.device, *, recompute: str = "none", precision: str = "bf16") -> Strategy:
-    """Put a model behind the strategy and the optimizer that training uses; its weights are drawn anew."""
+def our_strategy(
+    model: Any, device: torch.device, *, recompute: str = "none", precision: str = "bf16",
+    words: torch.Tensor | None = None,
+) -> Strategy:  # fmt: skip
+    """Put a model behind the strategy and the optimizer that training uses; its weights are drawn anew.
+
+    Args:
+        model: On any device.
+        device: Where it will be.
+        recompute: As train.recompute.
+        precision: As train.precision.
+        words: Token ids of the training set, ascending: the rows of the embedding that a run trains; None: all.
+    """
     config = Config()
     config.train.precision = precision
     model.roberta.encoder.recompute = recompute
+    source = model.source(None, seed=0)
+    if words is not None and len(words) < model.config.vocab_size:
+        train_rows(model, source, words)
     blueprint = Blueprint(
         model=model.to(device),
         block=XLMRobertaXLLayer,
-        source=model.source(None, seed=0),
+        source=source,
         make_optimizer=OptimizerPlan(config.optimizer, model).build,
     )
     return make_strategy(config, World(device=device), blueprint)

@@ -58,7 +58,7 @@ def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
         ({"context": 5, "choices": ["a", "b"]}, "multiple-choice must have a text for context, got 5"),
         (
             {"question": "how " * 90, "choices": ["a", "b"]},
-            "input 1: question and choice must fit into task.max_length",
+            "input 1: question and choice must fit into max_length=64 tokens",
         ),
     ],
 )

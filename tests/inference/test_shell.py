@@ -273,7 +273,8 @@ def test_labels(header: str, trained: Callable[..., Path], tmp_path: Path, capsy
         [{"text": text, "text_pair": pair} for text, pair in PAIRS]
     )
     assert rows_of(tmp_path / "out.jsonl") == [
-        {"line": line, "prediction": answer["label"]} for line, answer in zip((2, 4, 5), wanted, strict=True)
+        {"line": line, "prediction": answer["label"], "confidence": pytest.approx(answer["score"], abs=1e-3)}
+        for line, answer in zip((2, 4, 5), wanted, strict=True)
     ]
 
 

@@ -169,7 +169,7 @@ def test_a_run_begins_from_one_checkpoint_and_is_read_again(tmp_path: Path, capf
     assert evaluate(run).languages["de"].values == report.languages["de"].values
     model = XLMRobertaXLEncoderDecoder.from_pretrained(run / "model")
     assert model.load_report is not None and model.load_report.new == model.load_report.unused == ()
-    with pytest.raises(ConfigError, match=r'^model_type must be "xlm-roberta-xl", got "encoder-decoder"'):
+    with pytest.raises(ConfigError, match=r'config\.json: model_type must be "xlm-roberta-xl", got "encoder-decoder"'):
         evaluate(run, load_config(["recipe=demo", f"model.path={run}", "evaluate.languages=[en]"]))
 
 

@@ -105,7 +105,7 @@ def test_wandb_holds_what_metrics_hold_and_no_step_twice(resumed) -> None:
 def test_wandb_gets_the_files_of_the_end(resumed) -> None:
     found = [record.artifact for session in wandb_sessions(resumed) for record in wandb_records(session)]
     (artifact,) = [artifact for artifact in found if artifact.type == "report"]
-    files = {"config.yaml", "environment.json", "report.json", "report.md", "README.md"}
+    files = {"config.yaml", "environment.json", "report.json", "report.md", "report.html", "README.md"}
     assert {entry.path for entry in artifact.manifest.contents} == files
 
 
@@ -139,7 +139,7 @@ def test_mlflow_goes_on_with_one_run_and_holds_what_metrics_hold(resumed) -> Non
     assert {"group": "demo", "seed": "1"}.items() <= found.data.tags.items()
     assert found.data.params["train.batch_size"] == "32"
     kept = {item.path for item in client.list_artifacts(found.info.run_id)}
-    assert kept == {"config.yaml", "environment.json", "report.json", "report.md", "README.md"}
+    assert kept == {"config.yaml", "environment.json", "report.json", "report.md", "report.html", "README.md"}
 
 
 def test_trackio_goes_on_with_one_run_and_holds_what_metrics_hold(resumed) -> None:

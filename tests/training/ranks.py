@@ -1,7 +1,7 @@
 """Runs under torchrun: one thing goes wrong on one rank.
 
 python ranks.py OUT command [override ...]            the command line as it is
-python ranks.py OUT small_files:<rank> [override ...] one rank may write no file above 1 MiB
+python ranks.py OUT small_files:<rank> [override ...] one rank may write no file above 256 KiB
 python ranks.py OUT poison:<rank> [override ...]      one rank's gradient is NaN in steps 4 and 5
 python ranks.py OUT hang:<rank> [override ...]        one rank sleeps for ever in step 5, between forward and optimizer
 python ranks.py OUT slow:<seconds> [override ...]     ten rows, a step and an evaluated batch each take so much longer
@@ -213,7 +213,7 @@ def main() -> int:
     if what == "words":  # as a program of one's own that composes on every rank
         return together(words, int(rank))
     if what == "small_files" and int(rank) == RANK:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))
     from xlmrxl_train.cli import main as command
 
     return command(words)

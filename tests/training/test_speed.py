@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from xlmrxl_train import load_config
+from xlmrxl_train.parallel.matrix_peak import matrix_peak
 from xlmrxl_train.session import Session
-from xlmrxl_train.training.speed import Speed, matrix_peak
+from xlmrxl_train.training.speed import Speed
 
 
 def speed_of(*words: str) -> Speed:

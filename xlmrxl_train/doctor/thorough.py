@@ -21,12 +21,12 @@ from xlmrxl_train.errors import UserError
 from xlmrxl_train.forecast import plan as plan_run
 from xlmrxl_train.hub import why_unreachable
 from xlmrxl_train.parallel import World
+from xlmrxl_train.parallel.matrix_peak import matrix_peak
 from xlmrxl_train.parallel.zero_needs import can_build_aio
 from xlmrxl_train.plan.checking import check_memory
 from xlmrxl_train.plan.planning import gigabytes
 from xlmrxl_train.session import build_model, open_tokenizer
 from xlmrxl_train.tasks import make_task
-from xlmrxl_train.training.speed import matrix_peak
 
 T = TypeVar("T")
 

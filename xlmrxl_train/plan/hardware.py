@@ -7,13 +7,13 @@ are what is promised; `plan.efficiency` is what is reached.
 """
 
 import re
-import time
 from dataclasses import dataclass
 
 import torch
 
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.launcher import launched
+from xlmrxl_train.parallel.matrix_peak import matrix_peak
 from xlmrxl_train.parallel.memory import memory_of
 from xlmrxl_train.spelling import did_you_mean
 
@@ -159,8 +159,8 @@ def this_machine(machines: int = 1, device: str = "auto") -> Hardware:
         accelerator=Accelerator(
             name=properties.name,
             memory=float(properties.total_memory),
-            bf16=table.bf16 if table else measured_peak(torch.bfloat16, torch.device("cuda")),
-            fp32=table.fp32 if table else measured_peak(torch.float32, torch.device("cuda")),
+            bf16=table.bf16 if table else matrix_peak(torch.bfloat16, torch.device("cuda")),
+            fp32=table.fp32 if table else matrix_peak(torch.float32, torch.device("cuda")),
             link=table.link if table else 32e9,
             network=table.network if table else NETWORK / 8,
         ),
@@ -177,8 +177,8 @@ def _cpu(count: int, machines: int) -> Hardware:
         accelerator=Accelerator(
             name="cpu",
             memory=memory,
-            bf16=measured_peak(torch.bfloat16, cpu),
-            fp32=measured_peak(torch.float32, cpu),
+            bf16=matrix_peak(torch.bfloat16, cpu),
+            fp32=matrix_peak(torch.float32, cpu),
             link=2e9,  # gloo through loopback, as seen
             network=NETWORK,
         ),
@@ -186,15 +186,3 @@ def _cpu(count: int, machines: int) -> Hardware:
         machines=machines,
         host_memory=memory,
     )
-
-
-def measured_peak(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
-    """Return multiplications and additions per second of matrix products: the best of a tenth of a second."""
-    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    best, ends = float("inf"), time.monotonic() + 0.1
-    while best == float("inf") or time.monotonic() < ends:
-        began = time.perf_counter()
-        product = left @ right
-        float(product[0, 0])  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best

@@ -1,6 +1,5 @@
 """How fast a run is, beside how fast its devices multiply matrices; and how much memory it takes."""
 
-import time
 from dataclasses import dataclass
 
 import psutil
@@ -8,6 +7,7 @@ import torch
 
 from xlmrxl_train.config import Config
 from xlmrxl_train.parallel import Strategy
+from xlmrxl_train.parallel.matrix_peak import matrix_peak
 
 MEASURED = ("tokens_per_second", "matrix_share", "input_wait", "memory_gb", "gpu_memory_gb")  # what no rerun repeats
 LANGUAGE_MODELS = ("masked_language_modelling", "causal_language_modelling")
@@ -72,16 +72,3 @@ class Speed:
             found["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 3)
         self.tokens, self.targets, self.seconds, self.waited = 0, 0.0, 0.0, 0.0
         return found
-
-
-def matrix_peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Return the FLOP/s of a large matrix product: the best of a few."""
-    size = 4096 if device.type == "cuda" else 512
-    generator = torch.Generator(device).manual_seed(0)  # not the run's; a GPU multiplies ones faster than numbers
-    left, right = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))
-    best, end = float("inf"), time.monotonic() + 0.03
-    while best == float("inf") or time.monotonic() < end:
-        began = time.perf_counter()
-        float((left @ right)[0, 0])  # waits for a GPU
-        best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best
