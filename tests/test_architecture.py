@@ -58,6 +58,7 @@ MAY_IMPORT = {
         "plan",
         "run",
         "spelling",
+        "stop",
         "sync",
         "track",
         "__init__",
