@@ -58,7 +58,6 @@ MAY_IMPORT = {
         "plan",
         "run",
         "spelling",
-        "stop",
         "sync",
         "track",
         "__init__",

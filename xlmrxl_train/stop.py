@@ -1,10 +1,9 @@
 """Stopping on purpose: by a signal or a deadline, at the next point where nothing is lost."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
@@ -35,32 +34,6 @@ def until_stopped(rows: Callable[P, Iterator[T]], stop: Callable[[], bool]) -> C
     return read
 
 
-_pressed = threading.Event()
-
-
-@contextmanager
-def remembering_ctrl_c() -> Iterator[None]:
-    """Note a Ctrl-C, so that a `StopRequest` inside heeds it also where its exception got lost.
-
-    Python drops exceptions in destructors and callbacks, of which there are many while libraries are imported.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        _pressed.set()
-        raise KeyboardInterrupt
-
-    _pressed.clear()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        _pressed.clear()
-
-
 class StopRequest:
     """Whether this process was asked to stop, and why.
 
@@ -76,8 +49,6 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self.before = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        if _pressed.is_set():
-            self.reason = CTRL_C
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -13,7 +13,6 @@ from xlmrxl_train.cli import main
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.session import Session
-from xlmrxl_train.stop import CTRL_C, StopRequest, remembering_ctrl_c
 from xlmrxl_train.training.checkpoint import Checkpointer
 
 
@@ -147,13 +146,3 @@ def test_the_evaluator_is_left_between_two_batches(tmp_path, monkeypatch) -> Non
     assert run(Path(tmp_path / "run"), "evaluate.tokens_per_batch=130") is None
     per_split = calls // 3
     assert calls == 3 * per_split + 1 > 10
-
-
-def test_a_ctrl_c_whose_exception_got_lost_is_heeded() -> None:
-    with remembering_ctrl_c():
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-        with StopRequest(None, print) as stop:
-            assert stop() and stop.reason == CTRL_C
-    with StopRequest(None, print) as stop:
-        assert not stop()

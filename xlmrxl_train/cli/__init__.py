@@ -19,7 +19,6 @@ from xlmrxl_train.config import Config, to_dict
 from xlmrxl_train.errors import FROM_FIRST_RANK, ConfigError, RankLostError, UserError
 from xlmrxl_train.launcher import check_copies, is_first, launched
 from xlmrxl_train.spelling import did_you_mean
-from xlmrxl_train.stop import remembering_ctrl_c
 
 __all__ = ["COMMANDS", "Command", "load_config", "load_run_config", "main"]
 
@@ -53,8 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with remembering_ctrl_c():
-            return _dispatch(words)
+        launched()
+        if words and words[0] == "--version":
+            print(f"xlmrxl_train {__version__}")
+            return 0
+        if words and words[0] in COMMANDS:
+            return COMMANDS[words[0]].main(words[1:])
+        if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
+            hint = did_you_mean(words[0], COMMANDS, f"There are {', '.join(COMMANDS)}.")
+            raise ConfigError(f"{words[0]} is not a command. {hint}")
+        return _train(words)
     except UserError as error:
         faults = error.faults if isinstance(error, ConfigError) else (str(error),)
         _say(*(f"error: {fault}" for fault in faults))
@@ -68,19 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `xlmrxl --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _dispatch(words: Sequence[str]) -> int:
-    launched()
-    if words and words[0] == "--version":
-        print(f"xlmrxl_train {__version__}")
-        return 0
-    if words and words[0] in COMMANDS:
-        return COMMANDS[words[0]].main(words[1:])
-    if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
-        hint = did_you_mean(words[0], COMMANDS, f"There are {', '.join(COMMANDS)}.")
-        raise ConfigError(f"{words[0]} is not a command. {hint}")
-    return _train(words)
 
 
 def _train(words: Sequence[str]) -> int:
