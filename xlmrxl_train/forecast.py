@@ -72,7 +72,7 @@ def plan(config: Config) -> Plan:
         hardware=hardware,
         workload=_stated(config) if corpus is None else sampled(corpus),
         outline=outline,
-        kept=_kept(config, outline, source),
+        kept=frozen_dtypes(config, outline, source),
         inputs=inputs_of(task),
         words=words,
         efficiency=_efficiency(config, hardware),
@@ -96,7 +96,7 @@ def settle(session: Session, train: Corpus) -> list[str]:
     def look() -> tuple[Any, str, list[str]]:
         outline, source = build_model(_uncompiled(config), session.task, session.tokenizer)
         freeze_embeddings(config, session.task, train, outline, source)
-        kept, inputs = _kept(config, outline, source), inputs_of(session.task)
+        kept, inputs = frozen_dtypes(config, outline, source), inputs_of(session.task)
 
         def planner() -> Planner:
             return plan_on(session.world, config, outline, inputs, sampled(train), kept)
@@ -167,11 +167,6 @@ class _NotThereError(Exception):
 
 def _rows_of(config: Config) -> str:
     return "all rows are trained" if config.tuning.name == "full" else f"no row is trained: tuning={config.tuning.name}"
-
-
-def _kept(config: Config, outline: PreTrained, source: ParameterSource) -> dict[str, torch.dtype]:
-    """Return what frozen parameters are held in, where not in the dtype of products."""
-    return frozen_dtypes(outline, source) if config.tuning.name == "full" else {}
 
 
 def _tokenised(config: Config, task: Task, tokenizer: Tokenizer) -> Corpus | None:

@@ -290,7 +290,7 @@ class Session:
             block=XLMRobertaXLLayer,
             source=source,
             make_optimizer=OptimizerPlan(self.config.optimizer, model, steps).build,
-            kept=frozen_dtypes(model, source) if self.config.tuning.name == "full" else {},
+            kept=frozen_dtypes(self.config, model, source),
         )
         strategy = make_strategy(self.config, self.world, blueprint)
         if isinstance(self.config.tuning, LoraTuningConfig):

@@ -6,16 +6,14 @@ Also notes the largest tensor that ranks gathered in the first steps, in predict
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.parallel.worker import trainer_of
+from tests.parallel.worker import leave_with, trainer_of
 from xlmrxl_train import load_config
 from xlmrxl_train.session import Session
 from xlmrxl_train.training.checkpoint import Checkpointer
@@ -70,12 +68,7 @@ def run(job: dict, folder: Path) -> dict:
 def main() -> None:
     out, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     results = {name: run(job, out / name) for name, job in jobs.items()}
-    if os.environ.get("RANK", "0") == "0":
-        (out / "results.json").write_text(json.dumps(results))
-    if dist.is_initialized():
-        dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
+    leave_with(results, out / "results.json")
 
 
 if __name__ == "__main__":

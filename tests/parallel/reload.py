@@ -4,13 +4,10 @@ python reload.py OUT '{"<name>": {"words": ["<override>", ...]}, ...}'
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
-import torch.distributed as dist
-
-from tests.parallel.worker import trainer_of
+from tests.parallel.worker import leave_with, trainer_of
 from xlmrxl_train import load_config
 from xlmrxl_train.parallel.tensor_files import load_tensors, save_tensors
 from xlmrxl_train.session import Session
@@ -41,12 +38,7 @@ def run(job: dict, folder: Path) -> dict:
 def main() -> None:
     out, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
     results = {name: run(job, out / name) for name, job in jobs.items()}
-    if os.environ.get("RANK", "0") == "0":
-        (out / "results.json").write_text(json.dumps(results))
-    if dist.is_initialized():
-        dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)
+    leave_with(results, out / "results.json")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,14 @@ unchanged to OUT/<name>-loaded first. "steps": how many more. "look": predict af
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch._dynamo.utils import counters
 
-from tests.parallel.worker import trainer_of
+from tests.parallel.worker import leave_with, trainer_of
 from xlmrxl_train import load_config, session
 from xlmrxl_train.parallel.tensor_files import load_tensors, save_tensors
 from xlmrxl_train.session import Session
@@ -80,12 +78,7 @@ def main() -> None:
     for name, job in jobs.items():
         began = time.monotonic()
         results[name] = run(job, out / name) | {"seconds": time.monotonic() - began}
-    if os.environ.get("RANK", "0") == "0":
-        (out / "results.json").write_text(json.dumps(results))
-    if dist.is_initialized():
-        dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # gloo's threads abort now and then when a process ends while another still talks
+    leave_with(results, out / "results.json")
 
 
 if __name__ == "__main__":

@@ -5,17 +5,15 @@ python measuring.py OUT '{"<name>": ["<override>", ...], ...}'
 
 import gc
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from tests.parallel.worker import trainer_of
+from tests.parallel.worker import leave_with, trainer_of
 from xlmrxl_train import load_config
 from xlmrxl_train.model import XLMRobertaXLLayer
 from xlmrxl_train.plan.footprint import Setting, footprint
@@ -78,7 +76,7 @@ def measure(words: list[str]) -> dict[str, float]:
     session = Session.open(config, training=True)
     outline, source = build_model(config, session.task, session.tokenizer)
     freeze_embeddings(config, session.task, session.corpus("train", session.train_languages), outline, source)
-    kept = frozen_dtypes(outline, source) if config.tuning.name == "full" else {}
+    kept = frozen_dtypes(config, outline, source)
     before = all_places()
     trainer = trainer_of(session, config)
     strategy, seen = trainer.strategy, {}
@@ -116,12 +114,7 @@ def measure(words: list[str]) -> dict[str, float]:
 
 def main() -> None:
     results = {name: measure(words) for name, words in json.loads(sys.argv[2]).items()}
-    if os.environ.get("RANK", "0") == "0":
-        (Path(sys.argv[1]) / "results.json").write_text(json.dumps(results))
-    if dist.is_initialized():
-        dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # gloo's threads abort now and then when a process ends while another still talks
+    leave_with(results, Path(sys.argv[1]) / "results.json")
 
 
 if __name__ == "__main__":

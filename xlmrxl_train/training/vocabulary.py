@@ -92,12 +92,14 @@ def train_rows(model: PreTrained, source: ParameterSource, rows: Tensor) -> int:
     return frozen
 
 
-def frozen_dtypes(model: PreTrained, source: ParameterSource) -> dict[str, torch.dtype]:
+def frozen_dtypes(config: Config, model: PreTrained, source: ParameterSource) -> dict[str, torch.dtype]:
     """Return what to hold frozen embeddings in: words as their file has them, the few others in float32.
 
     Rounded to the dtype of products, as other frozen weights are, they would make another sum in evaluation, and
-    another table in the model that is written.
+    another table in the model that is written. Where `tuning` freezes most weights, these are rounded as the rest.
     """
+    if config.tuning.name != "full":
+        return {}
     return {
         f"{name}.{inner}": source.dtype_of(f"{name}.{inner}") if inner.startswith(TABLE) else torch.float32
         for name, embeddings in _embeddings_of(model)
