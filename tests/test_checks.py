@@ -35,6 +35,7 @@ BROKEN = {
     "above 0 and at most 1": 0.0,
     "two numbers, each at least 0 and below 1": [0.9],
     "at least 8": 7,
+    "at least 12": 11,
     "1 or more": 0.5,
     "mean | first": "max",
     "an absolute path": "disk",

@@ -464,6 +464,24 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class GuardConfig:
+    """What looks for training that fails."""
+
+    name: str = key(
+        "warn",
+        "off | warn | act; warn: a line and an event when the loss stands at chance or jumps, predictions are all the "
+        "same, gradients explode or die, or a step changes no weight; act: also go back to a checkpoint from before, "
+        "and on with half the rate, or, after a jump of the loss, past the examples there. It writes checkpoints for "
+        "that, whatever train.checkpoint_every says: before the first step, and then each 20th of the run, or each "
+        "guard.window steps if that is longer; until the run ends, the first and the last two of them stay",
+    )
+    window: int = key(
+        100, "optimizer steps that the last ones are compared with, and over which at least chance is seen"
+    )
+    max_actions: int = key(5, "act: times that it goes back; after them it only warns")
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainConfig:
     """The loop."""
 
@@ -603,6 +621,7 @@ class Config:
     tuning: TuningConfig = field(default_factory=TuningConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)

@@ -40,7 +40,8 @@ from xlmrxl_train.training.folder import RunFolder, writing
 from xlmrxl_train.training.shared_folder import check_shared
 from xlmrxl_train.training.start import enter_folder, find_start
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.trainer import Trainer
+from xlmrxl_train.training.trainer import Look, Trainer
+from xlmrxl_train.training_sets import chance_loss
 
 
 def train(config: Config) -> Report | None:
@@ -121,7 +122,7 @@ class Training:
         if world.is_first:
             write_environment(session, folder, prints)
             metrics = folder.open_metrics(keep=state.metrics_lines)
-            trackers = Trackers.open(config, folder.path, step=state.step, say=say)
+            trackers = Trackers.open(config, folder.path, step=state.step + state.repeated, say=say)
         return cls(
             session=session,
             folder=folder,
@@ -188,17 +189,22 @@ class Training:
             validate=self.validate,
             state=self.state,
             stop=self.stop,
+            chance=chance_loss(self.session.training_sets),
         )
         introduce(self.session, self.strategy, batches)
         trainer.run()
 
-    def validate(self, state: TrainState) -> float | None:
-        """Score the validation split; return what selects the checkpoint."""
+    def validate(self, state: TrainState) -> Look:
+        """Score the validation split; return what selects the checkpoint, and what tells of a model that fails."""
         if "validation" not in self.corpora:
-            return None
+            return Look()
         scores = self.evaluator.evaluate(self.corpora["validation"], intervals=False)
         log_scores(self.session, self.metrics, scores, step=state.step, split="validation")
-        return selection_score(self.session, scores) if self.selecting else None
+        watched = [code for code in self.session.select_languages if code in scores] or list(scores)
+        return Look(
+            score=selection_score(self.session, scores) if self.selecting else None,
+            constant=all(scores[code].constant for code in watched),
+        )
 
     def finish(self) -> Report:
         """Go to the selected checkpoint, write the model, score the test split once, and write the report."""

@@ -27,6 +27,12 @@ class Shots:
     ids: list[str]
 
 
+def chance_loss(sets: list[TrainingSet]) -> float | None:
+    """Return the mean loss of guessing; None where there is none, or where data sets differ in it."""
+    losses = {training.task.chance_loss for training in sets}
+    return losses.pop() if len(losses) == 1 else None
+
+
 def open_training_sets(config: Config, source: Source, task: Task) -> list[TrainingSet]:
     """Return the data sets to train on: those of the mixture, or else the one that is evaluated.
 

@@ -20,7 +20,7 @@ from xlmrxl_train.track.console import Console
 from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.state import TrainState
-from xlmrxl_train.training.trainer import Trainer
+from xlmrxl_train.training.trainer import Look, Trainer
 
 
 def trainer_of(session: Session, config: Config) -> Trainer:
@@ -43,7 +43,7 @@ def trainer_of(session: Session, config: Config) -> Trainer:
         checkpointer=Checkpointer(Path(config.run.dir) / "checkpoints", keep=1),
         console=Console(enabled=False),
         metrics=None,
-        validate=lambda state: None,
+        validate=lambda state: Look(),
         state=TrainState(),
         stop=StopRequest(None, print),
     )

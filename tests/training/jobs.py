@@ -93,7 +93,7 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {".lock"}
 
 
-def assert_same(run: Path, reference: Path) -> None:
+def assert_same(run: Path, reference: Path, step: int = 16) -> None:
     """The same losses to the bit, the same report, the same model and final state, and nothing left over."""
     ours, theirs = events(run), events(reference)
     different = [(a, b) for a, b in zip(ours, theirs, strict=False) if a != b]
@@ -104,6 +104,7 @@ def assert_same(run: Path, reference: Path) -> None:
             continue
         assert (run / "model" / file.name).read_bytes() == file.read_bytes(), file.name
     assert files(run) == files(reference)
-    state, tensors = "checkpoints/step-00000016/state.json", "checkpoints/step-00000016/tensors/rank-00000.safetensors"
+    last = f"checkpoints/step-{step:08d}"
+    state, tensors = f"{last}/state.json", f"{last}/tensors/rank-00000.safetensors"
     assert (run / state).read_bytes() == (reference / state).read_bytes()
     assert (run / tensors).read_bytes() == (reference / tensors).read_bytes()

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.attn_implementation": ("auto", "grouped", "sdpa", "varlen", "eager"),
     "optimizer.name": ("adamw", "adamw_8bit"),
     "schedule.name": ("linear", "cosine", "constant"),
+    "guard.name": ("off", "warn", "act"),
     "evaluate.select": ("best", "last"),
     "tracker.mode": ("online", "offline", "disabled"),
 }
@@ -130,6 +131,7 @@ _RULES: dict[str, tuple[str, Any]] = {
             "train.max_hours",
             "train.max_skipped",
             "train.log_every",
+            "guard.max_actions",
             "evaluate.tokens_per_batch",
             "plan.nodes",
             "plan.length",
@@ -172,6 +174,7 @@ _RULES: dict[str, tuple[str, Any]] = {
     "run.name": ("a folder's name of 1 to 250 characters, without ..", _is_folder_name),
     "run.dir": ("a folder, with names of at most 250 characters", lambda value: bool(value) and _fits(value)),
     "strategy.nvme_path": ("an absolute path", lambda value: value.startswith("/") and _fits(value)),
+    "guard.window": ("at least 12", lambda value: value >= 12),
     "schedule.final": ("between 0 and 1", lambda value: 0 <= value <= 1),
     "train.recompute": (
         "none | full | selective | every_<n> with n from 2 | auto",

@@ -118,7 +118,7 @@ class Evaluator:
         scores = {}
         for language, tally in zip(corpus.languages, tallies, strict=True):
             tally.close()
-            score = LanguageScore(values={}, n=len(tally.ids))
+            score = LanguageScore(values={}, n=len(tally.ids), constant=tally.constant)
             for name, statistics in tally.statistics.items():
                 metric = metrics.load(name)
                 score.values[name] = metric.fold(statistics)

@@ -10,3 +10,4 @@ class LanguageScore:
     values: dict[str, float]  # metric -> score
     n: int  # examples
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # metric -> 95 % bootstrap interval
+    constant: bool = False  # all examples got the same prediction, though not all have the same reference

@@ -39,6 +39,7 @@ class Tally:
         self.statistics: dict[str, np.ndarray] = {}
         self.ids, self._task, self._file, self._texts = ids, task, file, texts
         self._counts = np.zeros(len(ids), dtype=np.int32)
+        self._said: tuple[set[str], set[str]] = set(), set()  # by predictions and by references, not more than it takes
         self._waiting: list[Prediction] = []  # of a task that decides about all examples together
 
     def add(self, predictions: Sequence[Prediction]) -> None:
@@ -57,6 +58,11 @@ class Tally:
             return
         places = [item.example for item in predictions]
         guesses, truths = [item.prediction for item in predictions], [item.reference for item in predictions]
+        for values, said in zip((guesses, truths), self._said, strict=True):
+            for value in values:
+                if len(said) > 1:
+                    break
+                said.update(self._task.outcomes(value))
         scored = self._task.metrics if self._task.labelled else []
         rows_of = {name: metrics.load(name).statistics(guesses, truths) for name in scored}
         for name, rows in rows_of.items():
@@ -71,6 +77,12 @@ class Tally:
                 if rows_of:
                     line["statistics"] = {name: rows[index].tolist() for name, rows in rows_of.items()}
                 self._file.add(item.example, line)
+
+    @property
+    def constant(self) -> bool:
+        """Return whether all predictions are the same, though not all references are."""
+        guesses, truths = self._said
+        return len(guesses) == 1 < len(truths)
 
     @property
     def missing(self) -> list[int]:

@@ -4,6 +4,7 @@ Source: context and question as the first text, the choice as the second, as XTR
 (google-research/xtreme, third_party/run_xcopa.py @ c061466856f8).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from string import Formatter
@@ -41,6 +42,11 @@ class MultipleChoice(Task):
             "text_pair": "{choice}",
             **dataset.templates,
         }
+
+    @property
+    def chance_loss(self) -> float | None:
+        """Return ln K for K choices."""
+        return math.log(len(self.dataset.labels))
 
     @property
     def encoding(self) -> dict[str, Any]:

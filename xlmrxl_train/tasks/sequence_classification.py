@@ -39,6 +39,12 @@ class SequenceClassification(Task):
         return list(self.dataset.metrics or self.metrics_of.get(self.problem_type, self.default_metrics))
 
     @property
+    def chance_loss(self) -> float | None:
+        """Return ln K, for one label of K that weigh alike."""
+        single = self.problem_type == "single_label_classification" and not self.class_weights
+        return math.log(len(self.dataset.labels)) if single else None
+
+    @property
     def encoding(self) -> dict[str, Any]:
         """Add what the labels are: a class id, a row of 0 and 1, or a number."""
         return super().encoding | {"problem_type": self.problem_type}

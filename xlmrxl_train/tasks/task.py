@@ -56,6 +56,11 @@ class Task(ABC):
         return list(self.dataset.metrics or self.default_metrics)
 
     @property
+    def chance_loss(self) -> float | None:
+        """Return the mean loss of guessing, ln K among K classes that are equally frequent; None: there is no such."""
+        return None
+
+    @property
     def encoding(self) -> dict[str, Any]:
         """Everything beside rows and tokenizer that features depend on."""
         return {
@@ -140,6 +145,10 @@ class Task(ABC):
     def describe(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a file of predictions shows of one, in words that JSON can hold."""
         return {"prediction": prediction.prediction, "reference": prediction.reference, **prediction.details}
+
+    def outcomes(self, value: Any) -> list[str]:
+        """Return what a prediction, or a reference, says, to see whether all say the same."""
+        return [repr(value)]
 
     def texts(self, features: Sequence[Feature]) -> list[str]:
         """Return what the model read of an example: each text of a pair, each of several choices, none twice."""

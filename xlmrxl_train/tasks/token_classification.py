@@ -156,6 +156,10 @@ class TokenClassification(Task):
         """Return no word."""
         return {"tokens": [], "tags": [], "word_starts": [], "first_word": 0}
 
+    def outcomes(self, value: list[str]) -> list[str]:
+        """Return its tags: sentences have different numbers of them."""
+        return value
+
     def predict(self, output: ModelOutput, batch: Batch, features: Sequence[Feature]) -> list[Prediction]:
         """Return the tags of all words of each sentence, by name, and the words beside."""
         assert output.logits is not None

@@ -4,12 +4,17 @@
 {"event": "evaluate", "split": "test", "language": "de", ...}         test/accuracy/de
 {"event": "averages", "split": "test", "accuracy": {"mean": ...}}     test/accuracy/mean
 {"event": "skip", "step": 21, ...}                                    skip = 1
+{"event": "guard", "step": 90, "fault": "spike", "back_to": 50, ...}  guard/spike = 1, guard/back_to = 50
+
+Trackers cannot take a step back. After the guard went back, steps are counted on from where it was: the next one above
+is 91, not 51.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
-Position = tuple[int, int]  # optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test
+# Optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test; the guard has that before it.
+Position = tuple[int, int]
 
 _NOT_SHOWN = ("event", "step", "total_steps", "split", "language", "n")
 
@@ -28,18 +33,23 @@ class Rows:
 
     position: Position = (0, 0)
     values: dict[str, float] = field(default_factory=dict)  # of an evaluation that is not complete
+    repeated: int = 0  # steps that the guard undid
 
     def add(self, event: dict[str, Any]) -> list[Row]:
         """Take the next line; return the rows that are complete."""
         kind = event.get("event", "other")
-        step = event.get("step", self.position[0])
+        step = event["step"] + self.repeated if "step" in event else self.position[0]
         in_evaluation = kind in ("evaluate", "averages")
         phase = 1 if kind == "train" else 0
+        if kind == "guard" and step == self.position[0]:
+            phase = self.position[1]
         if in_evaluation:
             phase = 2 if event.get("split") == "validation" else 3
         complete = [] if (step, phase) == self.position else self.rest()
         self.position = (step, phase)
         self.values |= _numbers(kind, event)
+        if "back_to" in event:
+            self.repeated += event["step"] - event["back_to"]
         return complete if kind == "evaluate" else [*complete, *self.rest()]
 
     def rest(self) -> list[Row]:
@@ -56,7 +66,7 @@ def _numbers(kind: str, event: dict[str, Any]) -> dict[str, float]:
     if kind in ("evaluate", "averages"):
         prefix = str(event.get("split"))
         suffix = f"/{event['language']}" if "language" in event else ""
-    numbers: dict[str, float] = {}
+    numbers: dict[str, float] = {f"guard/{event['fault']}": 1.0} if "fault" in event else {}
     for name, value in shown.items():
         parts = {f"/{part}": item for part, item in value.items()} if isinstance(value, dict) else {suffix: value}
         for part, item in parts.items():

@@ -7,7 +7,7 @@ the token budget. So a position in training is one number, the step.
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ class StepBatches:
     temperature: float = 1.0
     rank: int = 0
     world_size: int = 1
+    left_out: int = 0  # steps of the order that are passed over: from here on, a step has the examples of a later one
 
     @property
     def steps_per_epoch(self) -> int:
@@ -42,7 +43,7 @@ class StepBatches:
 
     def examples(self, step: int) -> np.ndarray:
         """Return the examples of a step, over all ranks, in the corpus' numbering."""
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        epoch, step_in_epoch = divmod(step + self.left_out, self.steps_per_epoch)
         positions = step_examples(len(self.corpus), self.batch_size, self.seed, epoch, step_in_epoch)
         if self.temperature == 1:
             return positions
@@ -58,7 +59,8 @@ class StepBatches:
         examples = self.examples(step)
         plan = micro_batches(self.corpus.sizes[examples].tolist(), self.world_size, self.token_budget)
         # Masks are drawn anew for every epoch; where an epoch has an example several times, for every step.
-        draw = (self.seed << 32) + (step // self.steps_per_epoch if self.temperature == 1 else step) + 1
+        place = step + self.left_out
+        draw = (self.seed << 32) + (place // self.steps_per_epoch if self.temperature == 1 else place) + 1
         return [self._batch(examples[positions], draw) for positions in plan[self.rank]]
 
     def _batch(self, examples: np.ndarray, draw: int) -> Batch:
@@ -66,7 +68,7 @@ class StepBatches:
             return self.task.empty_batch()
         return self.task.collate(*self.corpus.features(examples.tolist()), draw)
 
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[int, list[Batch]]]:
+    def iterate(self, start: int, stop: int) -> Generator[tuple[int, list[Batch]], None, None]:
         """Yield (step, its micro-batches) from `start` up to `stop`, prepared ahead in a thread."""
         ready: queue.Queue[tuple[int, list[Batch]] | BaseException] = queue.Queue(AHEAD)
         closed = threading.Event()

@@ -13,10 +13,11 @@ checkpoints/.step-00000100.removed    is being removed
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import torch
 
@@ -26,7 +27,7 @@ from xlmrxl_train.parallel import Strategy, World
 from xlmrxl_train.parallel.tensor_files import INDEX, load_tensors, save_tensors, staged
 from xlmrxl_train.progress import progress
 from xlmrxl_train.training.background import Background, fits_in_memory
-from xlmrxl_train.training.state import TrainState
+from xlmrxl_train.training.state import TrainState, Watch
 from xlmrxl_train.training.vocabulary import check_rows, trained_rows
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
@@ -46,6 +47,7 @@ class Checkpointer:
         """
         self.folder = folder
         self.keep = keep
+        self.stays: Callable[[int], bool] | None = None  # of such steps the first checkpoint and the last two stay too
         self.writer = Background() if background else None
 
     def path(self, step: int) -> Path:
@@ -63,7 +65,7 @@ class Checkpointer:
         tensors = strategy.state_dict() | trained_rows(strategy.model)
         if self.writer is None or not fits_in_memory(tensors, strategy.world):
             return self._write(tensors, state, strategy.world)
-        copies, counters, world = staged(tensors), replace(state), self.writer.world(strategy.world)
+        copies, counters, world = staged(tensors), deepcopy(state), self.writer.world(strategy.world)
         self.writer.start(lambda: self._write(copies, counters, world))
         return self.path(state.step)
 
@@ -138,10 +140,13 @@ class Checkpointer:
                 shutil.rmtree(left_over, ignore_errors=True)
 
     def prune(self) -> None:
-        """Remove the checkpoints that are neither among the latest nor the best one of one of these."""
-        latest = self.steps()[-self.keep :]
+        """Remove the checkpoints that are neither among the latest, nor the best one of one of these, nor to stay."""
+        steps = self.steps()
+        latest = steps[-self.keep :]
         kept = {*latest, *map(self._best_of, latest)}
-        for step in self.steps():
+        if self.stays is not None:
+            kept |= {steps[0], *[step for step in steps if self.stays(step)][-2:]}
+        for step in steps:
             if step not in kept:
                 self._remove(step)
 
@@ -207,20 +212,12 @@ def read_state(path: Path) -> TrainState:
         CheckpointError: state.json is not what this version writes.
     """
     values = _read_json(path / STATE)
-    kinds: dict[str, Any] = {field.name: field.type for field in fields(TrainState)}
-    wrong = [f"{name} is absent" for name in kinds if name not in values]
-    wrong += [f"{name} is unknown" for name in values if name not in kinds]
-    wrong += [
-        f"{name} is {values[name]!r:.40}"
-        for name, kind in kinds.items()
-        if name in values and not _is(kind, values[name])
-    ]
-    if wrong:
+    if wrong := _wrong(TrainState, values):
         raise CheckpointError(
             f"{path / STATE} must hold the counters of this version, but {', '.join(wrong)}. "
             "Resume with the version that wrote it."
         )
-    return TrainState(**values)
+    return TrainState(**{**values, "watch": Watch(**values["watch"])})
 
 
 def verify(path: Path) -> None:
@@ -270,8 +267,26 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _wrong(dataclass: type, values: dict[str, Any]) -> list[str]:
+    """Return what keeps the values of state.json from being those of a class."""
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(dataclass)}
+    wrong = [f"{name} is absent" for name in kinds if name not in values]
+    wrong += [f"{name} is unknown" for name in values if name not in kinds]
+    return wrong + [
+        f"{name} is {values[name]!r:.40}"
+        for name, kind in kinds.items()
+        if name in values and not _is(kind, values[name])
+    ]
+
+
 def _is(kind: Any, value: object) -> bool:
-    """Return whether a value of state.json is of a counter's type: int, float, or one of them or None."""
+    """Return whether a value is of a type of `state.py`: numbers, one of them or None, texts, lists and classes."""
+    if is_dataclass(kind):
+        return isinstance(value, dict) and not _wrong(kind, value)  # type: ignore[arg-type]
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(get_args(kind)[0], item) for item in value)
+    if kind is str:
+        return isinstance(value, str)
     if value is None or isinstance(value, bool):
         return value is None and kind not in (int, float)
     whole = isinstance(value, int) and value >= 0

@@ -82,7 +82,9 @@ def find_start(folder: RunFolder, config: Config, say: Callable[[str], None]) ->
         if not own:
             say(f"beginning from {chosen}")
             return Start(checkpoint=chosen, own=False)
-    return Start(checkpoint=_latest(folder, checkpoints, say) if going_on else None)
+    if going_on:
+        return Start(checkpoint=_latest(folder, checkpoints, say, prune=config.guard.name != "act"))
+    return Start()
 
 
 def _as_written(config: Config) -> Config:
@@ -118,7 +120,7 @@ def _verify_chosen(path: Path) -> None:
         ) from None
 
 
-def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], None]) -> Path | None:
+def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], None], *, prune: bool) -> Path | None:
     """Return the last good checkpoint of a run that goes on, and say what is wrong with later ones."""
     checkpoint, faults = checkpoints.latest()
     if faults and not checkpoint:
@@ -127,7 +129,7 @@ def _latest(folder: RunFolder, checkpoints: Checkpointer, say: Callable[[str], N
             + "\n".join(f"  {fault}" for fault in faults)
             + "\nRestore one from a copy, or start over with another run.name."
         )
-    if not faults:
+    if prune and not faults:
         checkpoints.prune()  # a process that was killed may have left this undone
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")

@@ -1,7 +1,22 @@
 """Where training stands: everything beside tensors that a checkpoint holds."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+@dataclass(kw_only=True, slots=True)
+class Watch:
+    """What the guard remembers of the steps so far (training/guard.py)."""
+
+    losses: list[float] = field(default_factory=list)  # of each of the last steps, over all its targets
+    targets: list[float] = field(default_factory=list)  # their number, in each of these steps
+    norms: list[float] = field(default_factory=list)  # of the gradient, likewise
+    start_loss: float | None = None  # mean of the first steps
+    start_norm: float | None = None  # likewise, since the same parts of the model move
+    moving: int = 0  # parts of the model that moved in the last step, where their rates differ
+    block_loss: float = 0.0  # over all targets since the second half of the block began
+    block_targets: float = 0.0
+    alarms: list[str] = field(default_factory=list)  # faults that were said and have not passed
 
 
 @dataclass(kw_only=True, slots=True)
@@ -19,6 +34,12 @@ class TrainState:
     best_score: float | None = None
     validated_step: int = 0  # the last step after which the validation split was scored
     metrics_lines: int = 0  # lines of metrics.jsonl when the checkpoint was written
+    actions: int = 0  # how often the guard went back to a checkpoint
+    back_to: int | None = None  # its step, the last time
+    repeated: int = 0  # steps that it undid
+    left_out: int = 0  # steps of the data's order that it passed over
+    rate: float = 1.0  # the share of the learning rate that it left
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def updates(self) -> int:

@@ -8,14 +8,14 @@ ranks and micro-batches is too; each loss sum is scaled by world size / N. That 
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from xlmrxl_train.config import Config, ScheduleConfig
+from xlmrxl_train.config import Config
 from xlmrxl_train.data.examples import Batch
 from xlmrxl_train.errors import FROM_FIRST_RANK, RunError
 from xlmrxl_train.parallel import StepResult, Strategy
@@ -24,7 +24,8 @@ from xlmrxl_train.stop import Stopped, StopRequest
 from xlmrxl_train.track.console import Console
 from xlmrxl_train.track.json_lines import JsonLines
 from xlmrxl_train.training.batches import StepBatches
-from xlmrxl_train.training.checkpoint import Checkpointer
+from xlmrxl_train.training.checkpoint import Checkpointer, load, verify
+from xlmrxl_train.training.guard import ADVICE, Fault, Guard
 from xlmrxl_train.training.profile import StepProfile
 from xlmrxl_train.training.schedule import learning_rate
 from xlmrxl_train.training.speed import Speed
@@ -54,6 +55,14 @@ class Step:
     stop: bool  # whether any rank was asked to stop
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What the validation split showed."""
+
+    score: float | None = None  # of what selects the checkpoint; higher is better
+    constant: bool = False  # every example of it got the same prediction
+
+
 @dataclass(kw_only=True)
 class Trainer:
     """Runs steps from where `state` stands to the end."""
@@ -64,10 +73,11 @@ class Trainer:
     checkpointer: Checkpointer
     console: Console
     metrics: JsonLines | None  # on rank 0
-    validate: Callable[[TrainState], float | None]  # scores the selection split; higher is better
+    validate: Callable[[TrainState], Look]  # scores the validation split
     state: TrainState
     stop: StopRequest
     profile: StepProfile | None = None  # on rank 0 under train.profile
+    chance: float | None = None  # the mean loss of guessing, where the task has one
 
     def __post_init__(self) -> None:
         world = self.strategy.world
@@ -82,37 +92,51 @@ class Trainer:
             Stopped: A stop was requested; the state is saved, and `run` goes on from it.
         """
         total = total_steps(self.config, self.batches.steps_per_epoch)
+        self.guard = Guard(self.config, total, self.batches.steps_per_epoch, self.chance)
+        if self.guard.acts:
+            self.checkpointer.stays = self.guard.ends_block
+            if not self.strategy.world.first(self.checkpointer.steps):
+                self._save()
         try:
-            self._run(total)
+            while self._went_back(total):
+                pass
         finally:
             if self.profile:
                 self.profile.finish(self.console.say)
 
-    def _run(self, total: int) -> None:
+    def _went_back(self, total: int) -> bool:
+        """Train on from `state`; return whether the guard went back to an earlier one, from which to train on."""
         state, profile = self.state, self.profile
-        with self.console.task("train", total, done=state.step) as advance:
-            if self._validation_due(total) and state.validated_step < state.step:  # stopped before it was done
-                self._validate_and_save(total)
+        self.batches.left_out = state.left_out
+        with (
+            self.console.task("train", total, done=state.step) as advance,
+            closing(self.batches.iterate(state.step, total)) as steps,
+        ):
+            unseen = self._validation_due(total) and state.validated_step < state.step  # stopped before it was done
+            if unseen and self._validate_and_save(total):
+                return True
             began = time.monotonic()
-            steps = self.batches.iterate(state.step, total)
             for number, micro_batches in profile.inputs(steps) if profile else steps:
                 waited = time.monotonic() - began
                 with progress.doing(f"step {number + 1}"), profile.step() if profile else nullcontext():
-                    step = self._step(number, micro_batches, learning_rate(*self._rate, number, total))
+                    step = self._step(number, micro_batches, self._rate(number, total))
                 self._count(step, time.monotonic() - began, waited)
                 log = state.step % self.config.train.log_every == 0 or state.step == total
                 advance(self._log(step, total) if log else "")
+                back = self._answer(self._faults(step))
                 if step.stop and state.step < total:
-                    self._save()
+                    if not back:
+                        self._save()
                     self.checkpointer.wait()
                     raise Stopped
-                self._validate_and_save(total)
+                if back or self._validate_and_save(total):
+                    return True
                 began = time.monotonic()
             self.checkpointer.wait()
+        return False
 
-    @property
-    def _rate(self) -> tuple[ScheduleConfig, float]:
-        return self.config.schedule, self.config.optimizer.lr
+    def _rate(self, number: int, total: int) -> float:
+        return self.state.rate * learning_rate(self.config.schedule, self.config.optimizer.lr, number, total)
 
     def _step(self, number: int, micro_batches: list[Batch], lr: float) -> Step:
         """Run one optimizer step."""
@@ -136,14 +160,16 @@ class Trainer:
                 loss_sum += loss
         with self._phase("optimizer"):
             result = self.strategy.step(lr)
-        changed = torch.tensor(float(not result.unchanged), dtype=torch.float64).to(world.device, non_blocking=True)
-        total_loss, ranks_changed = world.sum(torch.stack([loss_sum, changed])).tolist()
+        more = torch.tensor([float(not result.unchanged), result.grad_norm], dtype=torch.float64)
+        of_all = world.sum(torch.cat([loss_sum[None], more.to(world.device, non_blocking=True)]))
+        total_loss, ranks_changed, norms = of_all.tolist()
         return Step(
             number=number,
             lr=lr,
             loss_sum=total_loss,
             num_targets=float(sums[0]),
-            result=replace(result, unchanged=not ranks_changed and lr > 0),
+            # Ranks on unlike machines may differ in the norm's last digit, by which the guard decides.
+            result=replace(result, unchanged=not ranks_changed and lr > 0, grad_norm=norms / world.size),
             stop=bool(sums[1] > 0),
         )
 
@@ -162,9 +188,7 @@ class Trainer:
         state.step = step.number + 1
         state.tokens += tokens
         self.speed.count(tokens=tokens, targets=step.num_targets, seconds=seconds, waited=waited)
-        if step.result.unchanged:
-            state.unchanged += 1
-            self.console.say(f"step {state.step} changed no weight, though no loss or gradient was wrong: look at lr")
+        state.unchanged += step.result.unchanged
         if not step.result.skipped:
             state.skipped_in_a_row = 0
             state.loss_sum += step.loss_sum
@@ -173,13 +197,13 @@ class Trainer:
         state.skipped += 1
         state.skipped_in_a_row += 1
         norm = step.result.grad_norm
-        names = [self.batches.corpus.name(example) for example in self.batches.examples(step.number)]
+        names = self._examples_of(step.number)
         self.console.say(
             f"step {state.step} skipped: loss {step.loss_sum}, gradient norm {norm}, examples {', '.join(names)}"
         )
         if self.metrics:
             self.metrics.log("skip", {"step": state.step, "grad_norm": str(norm), "examples": names})
-        if state.skipped_in_a_row >= self.config.train.max_skipped:
+        if state.skipped_in_a_row >= self.config.train.max_skipped and not self._may_go_back:
             fault = RunError(
                 f"{state.skipped_in_a_row} steps in a row had a loss or gradient that is not finite "
                 f"(train.max_skipped={self.config.train.max_skipped}). Lower optimizer.lr, lengthen schedule.warmup, "
@@ -218,23 +242,91 @@ class Trainer:
         every = self.batches.steps_per_epoch if every is None else every
         return step > 0 and every > 0 and (step % every == 0 or step == total)
 
-    def _validate_and_save(self, total: int) -> None:
-        """Score the validation split and write a checkpoint, each where it is due or the model got better."""
-        state = self.state
+    def _validate_and_save(self, total: int) -> bool:
+        """Score the validation split and write a checkpoint, each where it is due or the model got better.
+
+        Returns:
+            Whether the guard went back instead.
+        """
+        state, before = self.state, self.state.validated_step
         improved = False
         if self._validation_due(total):
             try:
-                score = self.validate(state)
+                look = self.validate(state)
             except Stopped:
                 self._save()  # the validation will be done first when the run goes on
                 self.checkpointer.wait()
                 raise
             state.validated_step = state.step
-            if score is not None and (state.best_score is None or score > state.best_score):
-                state.best_score, state.best_step, improved = score, state.step, True
-        every = self.config.train.checkpoint_every
-        if improved or state.step == total or (every and state.step % every == 0):
+            if self._answer(self.guard.after_evaluation(state, constant=look.constant, before=before)):
+                return True
+            if look.score is not None and (state.best_score is None or look.score > state.best_score):
+                state.best_score, state.best_step, improved = look.score, state.step, True
+        every, own = self.config.train.checkpoint_every, self.guard.acts and self.guard.ends_block(state.step)
+        if state.step == total:
+            self.checkpointer.stays = None  # nothing will go back any more
+        if improved or own or state.step == total or (every and state.step % every == 0):
             self._save()
+        return False
+
+    def _faults(self, step: Step) -> list[Fault]:
+        """Return what the guard sees in a step that was counted."""
+        return self.guard.after_step(
+            self.state,
+            loss_sum=step.loss_sum,
+            num_targets=step.num_targets,
+            norm=step.result.grad_norm,
+            unchanged=step.result.unchanged,
+            moving=sum(rate > 0 for rate in step.result.rates.values()),
+        )
+
+    @property
+    def _may_go_back(self) -> bool:
+        return self.guard.acts and self.state.actions < self.guard.most
+
+    def _answer(self, faults: list[Fault]) -> bool:
+        """Say and record what the guard saw, and go back where it acts; return whether it did."""
+        cured = next((fault for fault in faults if fault.curable and self._may_go_back), None)
+        for fault in faults:
+            event: dict[str, object] = {"step": self.state.step, "fault": fault.kind, "text": fault.text}
+            said, advice = f"guard: step {self.state.step}: {fault.text}", ADVICE[fault.kind]
+            event |= fault.numbers
+            if fault.worst is not None:
+                event["examples"] = self._examples_of(fault.worst)
+            if fault is cured:
+                advice = self._go_back(fault)
+                event |= {"back_to": self.state.step, "rate": self.state.rate, "left_out": self.state.left_out}
+            self.console.say(f"{said}. {advice}")
+            if self.metrics:
+                self.metrics.log("guard", event)
+        if cured:
+            self._save()
+        return cured is not None
+
+    def _go_back(self, fault: Fault) -> str:
+        """Take over weights and counters of a checkpoint from before a fault; return what was done, for people."""
+        state, checkpointer = self.state, self.checkpointer
+        checkpointer.wait()
+
+        def choose() -> int:
+            step = self.guard.place(state, fault, checkpointer.steps())
+            verify(checkpointer.path(step))
+            checkpointer.remove_after(step)
+            return step
+
+        place = checkpointer.path(self.strategy.world.first(choose))
+        after = self.guard.answer(state, fault, load(place, self.strategy))
+        passed = after.left_out - state.left_out
+        for item in fields(TrainState):  # in place: the run has it too
+            setattr(state, item.name, getattr(after, item.name))
+        return (
+            f"Back to step {state.step}, {f'past the examples of {passed} steps, ' if passed else ''}"
+            f"with {state.rate:.4g} of the learning rate; {state.actions} of at most {self.guard.most} times."
+        )
+
+    def _examples_of(self, step: int) -> list[str]:
+        """Return the names of the examples of a step, counted from 0."""
+        return [self.batches.corpus.name(example) for example in self.batches.examples(step)]
 
     def _save(self) -> None:
         self.state.metrics_lines = self.metrics.lines if self.metrics else 0

@@ -18,16 +18,22 @@ class History:
     languages: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)  # step -> language -> its line
     averages: dict[int, dict[str, Any]] = field(default_factory=dict)  # step -> metric -> name -> value
     events: list[dict[str, Any]] = field(default_factory=list)  # whatever else happened
+    guard: list[dict[str, Any]] = field(default_factory=list)  # what the guard saw
+    seconds: float = 0.0  # that the optimizer steps took, also those that were undone; no evaluation, no checkpoint
 
-    @property
-    def seconds(self) -> float:
-        """Return how long the optimizer steps took, without evaluation and checkpoints."""
-        total, before = 0.0, 0
-        for line in self.train:
-            if line.get("tokens_per_second") and line.get("tokens"):
-                total += (line["tokens"] - before) / line["tokens_per_second"]
-                before = line["tokens"]
-        return total
+    def count(self, line: dict[str, Any]) -> None:
+        """Add a line of training."""
+        if line.get("tokens_per_second") and line.get("tokens"):
+            before = (self.train[-1].get("tokens") or 0) if self.train else 0
+            self.seconds += (line["tokens"] - before) / line["tokens_per_second"]
+        self.train.append(line)
+
+    def undo(self, step: int) -> None:
+        """Forget what came after a step to which the guard went back."""
+        self.train = [line for line in self.train if line["step"] <= step]
+        for scores in (self.languages, self.averages):
+            for later in [number for number in scores if number > step]:
+                del scores[later]
 
 
 def read_history(folder: Path) -> History:
@@ -49,7 +55,11 @@ def read_history(folder: Path) -> History:
                 "Restore the file, or remove it to report without curves."
             ) from None
         if event == "train":
-            history.train.append(line)
+            history.count(line)
+        elif event == "guard" and {"fault", "text"} <= set(line):
+            history.guard.append(line)
+            if "back_to" in line:
+                history.undo(int(line["back_to"]))
         elif event not in _SCORES:
             history.events.append(line)
         elif line.get("split") == "validation":

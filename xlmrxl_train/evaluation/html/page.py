@@ -113,6 +113,11 @@ def _part(part: Part, section: Any, keep: int) -> dict[str, Any]:
                 "runs": len(group.runs),
                 "tiles": tiles(group, part.metrics[0]),
                 "card": protocol_card(group, runs),
+                "guard": [
+                    (f"seed {seed}, " * (len(runs) > 1), line)
+                    for seed, run in zip(group.seeds, runs, strict=True)
+                    for line in run.guard
+                ],
                 "events": [line for run in runs for line in run.events],
             }
             for group, runs in zip(part.groups, histories, strict=True)
