@@ -73,7 +73,7 @@ def test_a_spike_is_seen_within_four_steps() -> None:
     for length in (1, RECENT, 30):
         found = seen(guard_of(), chain(learning(300), repeat((9.0, 1.0), length), repeat((0.4, 1.0), 59 - length)))
         assert found == [(301, "spike")]
-    assert seen(guard_of(), chain(learning(300), repeat((1.2, 1.0), 4))) == [(304, "spike")]  # back to chance: slower
+    assert seen(guard_of(), chain(learning(300), repeat((CHANCE, 1.0), 9))) == [(303, "spike")]  # all is forgotten
     assert seen(guard_of(), chain(learning(300), repeat((0.8, 1.0), 60))) == []  # 6 deviations are not enough alone
     last_of_epoch = {"loss_sum": 4.0, "num_targets": 1.0}  # a step of one example
     state = TrainState()
@@ -87,9 +87,7 @@ def test_a_spike_names_the_worst_step() -> None:
     state.step += 1
     (fault,) = guard.after_step(state, loss_sum=320.0, num_targets=32.0, norm=1.0, unchanged=False, moving=0)
     assert fault.worst == 302 and fault.since == 299 and fault.numbers["loss"] == pytest.approx(11.7 / 4, rel=0.02)
-    assert fault.text.startswith("a loss of 2.895 over the last 4 steps, after 0.3968") and fault.text.endswith(
-        " over the 100 before"
-    )
+    assert fault.text == "a loss of 2.895 over the last 4 steps, after 0.3968 over the 100 before"
 
 
 def test_gradients_that_explode_or_die_are_seen_within_four_steps() -> None:
@@ -99,9 +97,8 @@ def test_gradients_that_explode_or_die_are_seen_within_four_steps() -> None:
     assert seen(guard_of(), repeat((1.0, 0.0), 30)) == [(4, "dead")]
     assert seen(guard_of(), chain(learning(200), repeat((0.01, 1e-4), 30))) == []  # learnt by heart
     thawed = TrainState()
-    assert seen(guard_of(), repeat((1.0, 0.1), 60), thawed) == seen(
-        guard_of(), repeat((1.0, 9.0), 60), thawed, moving=2
-    )
+    assert seen(guard_of(), repeat((1.0, 0.1), 60), thawed) == []
+    assert seen(guard_of(), repeat((1.0, 9.0), 60), thawed, moving=2) == []
     assert thawed.watch.start_norm == 9.0
 
 

@@ -230,8 +230,8 @@ def test_steps_that_change_no_weight_are_said_once_and_not_acted_upon(tmp_path, 
     assert [(event["step"], event["fault"]) for event in guarded(tmp_path / "run")] == [(1, "unchanged")]
     assert [event["unchanged"] for event in events(tmp_path / "run") if event["event"] == "train"][-1] == 20
     assert (
-        "guard: step 1: no weight changed, though no loss or gradient was wrong. Look at optimizer.lr, which may be too "
-        "small for the weights." in capfd.readouterr().err
+        "guard: step 1: no weight changed, though no loss or gradient was wrong. Look at optimizer.lr, which may be "
+        "too small for the weights." in capfd.readouterr().err
     )
 
 
@@ -250,7 +250,7 @@ STRATEGIES = [
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_ranks_see_and_do_what_one_does(tmp_path, strategy) -> None:
-    words = [*SHORT, "guard=act", "guard.max_actions=1", TOO_HIGH, "train.languages=[en]", "train.max_steps=40"]
+    words = [*SHORT, "guard=act", "guard.window=12", "guard.max_actions=1", TOO_HIGH, "train.max_steps=30"]
     run(tmp_path / "one", *words)
     done = torchrun(RANKS, str(tmp_path), "command", *words, f"strategy={strategy}", f"run.dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
