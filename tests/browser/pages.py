@@ -88,7 +88,8 @@ def _write_history(run: Path, seed: int) -> None:
                 )
             means = {"mean": 0.4 + step / 1000, "mean_without_training_languages": 0.35, "transfer_gap": 0.1}
             lines.append({"event": "averages", "step": step, "split": "validation", "accuracy": means})
-    lines.append({"event": "guard", "step": 120, "what": "spike <b>of</b> the loss"})
+    lines.append({"event": "guard", "step": 120, "fault": "spike", "text": "a loss <b>of</b> 3 over the last 4 steps"})
+    lines.append({"event": "note", "step": 130, "what": "an event <b>of</b> another version"})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     environment = {
         "python": "3.11", "packages": {"torch": "2.13"}, "cpu": {"model": "CPU", "cores": 2}, "memory_gb": 8.0,

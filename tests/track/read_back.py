@@ -92,12 +92,16 @@ def trackio_rows(run: Path) -> list[dict]:
 def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Curve -> its points, from metrics.jsonl."""
     curves: dict[str, list[tuple[int, float]]] = {}
+    repeated = 0  # steps that the guard undid: trackers count on
     for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         kind, step = event.pop("event"), event.pop("step")
         event.pop("total_steps", None)
         if kind == "train":
             named = {f"train/{name}": value for name, value in event.items()}
+        elif kind == "guard":
+            named = {f"guard/{name}": value for name, value in event.items() if isinstance(value, int | float)}
+            named |= {f"guard/{event['fault']}": 1.0}
         else:
             split = event.pop("split")
             language = event.pop("language", None)
@@ -108,5 +112,6 @@ def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
                 named |= {f"{split}/{metric}/{part}": number for part, number in parts.items()}
         for name, value in named.items():
             if value is not None:
-                curves.setdefault(name, []).append((step, value))
+                curves.setdefault(name, []).append((step + repeated, value))
+        repeated += step - event.get("back_to", step)
     return curves

@@ -33,7 +33,31 @@ def test_skipped_steps_and_events_of_later_versions() -> None:
     assert rows.add({"event": "skip", "step": 3, "grad_norm": "nan", "examples": ["a"]}) == [
         Row(position=(3, 0), values={"skip": 1.0})
     ]
-    assert rows.add({"event": "guard", "step": 4, "text": "spike", "ratio": 9.5}) == [
-        Row(position=(4, 0), values={"guard/ratio": 9.5})
+    assert rows.add({"event": "check", "step": 4, "text": "odd", "ratio": 9.5}) == [
+        Row(position=(4, 0), values={"check/ratio": 9.5})
     ]
     assert rows.add({"event": "note", "text": "nothing to draw"}) == []
+
+
+def test_steps_are_counted_on_where_the_guard_went_back() -> None:
+    """A tracker cannot take a step back; and a position is never below one that was told before."""
+    rows = Rows()
+    lines = [
+        {"event": "train", "step": 90, "loss": 5},
+        {"event": "guard", "step": 90, "fault": "spike", "text": "a loss of 5", "loss": 5.0, "examples": ["en/3"]},
+        {"event": "guard", "step": 92, "fault": "dead", "text": "no gradient", "back_to": 50, "rate": 0.5},
+        {"event": "train", "step": 60, "loss": 1},
+        {"event": "evaluate", "step": 60, "split": "validation", "language": "en", "accuracy": 0.5},
+        {"event": "averages", "step": 60, "split": "validation", "accuracy": {"mean": 0.5}},
+        {"event": "guard", "step": 60, "fault": "constant", "text": "one prediction", "back_to": 50, "rate": 0.25},
+        {"event": "skip", "step": 51},
+    ]
+    assert [row for line in lines for row in rows.add(line)] == [
+        Row(position=(90, 1), values={"train/loss": 5}),
+        Row(position=(90, 1), values={"guard/spike": 1.0, "guard/loss": 5.0}),
+        Row(position=(92, 0), values={"guard/dead": 1.0, "guard/back_to": 50, "guard/rate": 0.5}),
+        Row(position=(102, 1), values={"train/loss": 1}),
+        Row(position=(102, 2), values={"validation/accuracy/en": 0.5, "validation/accuracy/mean": 0.5}),
+        Row(position=(102, 2), values={"guard/constant": 1.0, "guard/back_to": 50, "guard/rate": 0.25}),
+        Row(position=(103, 0), values={"skip": 1.0}),
+    ]

@@ -70,7 +70,7 @@ def test_a_rate_100_times_too_high_is_seen_100_steps_after_warm_up(tmp_path, cap
     run(tmp_path / "run", *DEMO, TOO_HIGH, "train.max_steps=130", "evaluate.every=120", "evaluate.html=false")
     chance, constant = guarded(tmp_path / "run")
     assert (chance["step"], chance["fault"]) == (108, "chance")  # 8 of warm-up
-    assert chance["loss"] > chance["chance"] == pytest.approx(1.0986, abs=1e-4)
+    assert chance["loss"] > chance["loss_of_guessing"] == pytest.approx(1.0986, abs=1e-4)
     assert (constant["step"], constant["fault"]) == (120, "constant")  # at the first look
     said = capfd.readouterr().err
     assert (

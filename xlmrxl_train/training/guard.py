@@ -284,7 +284,7 @@ class Guard:
             kind="chance",
             text=f"a loss of {loss:.4f} over {self.half} steps, no better than that of guessing, {self.chance:.4f}",
             since=before if before >= self.begin else 0,
-            numbers={"loss": loss, "chance": self.chance},
+            numbers={"loss": loss, "loss_of_guessing": self.chance},
         )
 
 
