@@ -19,10 +19,9 @@ from xlmrxl_train.parallel.single import SingleStrategy
 from xlmrxl_train.track.json_lines import JsonLines
 
 # The demo's second stage on new weights: 38 steps an epoch, whose loss leaves ln 3 after some 70.
-DEMO = ["recipe=demo", "model.path=null", "evaluate.languages=[en,de]", "evaluate.bootstrap=0", "train.log_every=1"]
-EPOCHS = 8
+DEMO = ["recipe=demo", "model.path=null", "evaluate.languages=[en]", "evaluate.bootstrap=0", "train.log_every=1"]
+TOKENIZER = f"tokenizer.path={resources.files('xlmrxl_train.data.sample')}"
 TOO_HIGH = "optimizer.lr=0.1"
-ACT = [*DEMO, f"train.epochs={EPOCHS}", "evaluate.every=95", TOO_HIGH, "guard=act", "guard.window=40"]
 
 
 def run(folder: Path, *words: str, config_dir: Path | None = None) -> Report | None:
@@ -48,66 +47,91 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         patch.setenv("XLMRXL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    folder = tmp_path_factory.mktemp("healthy") / "run"
-    return folder, accuracy(run(folder, *DEMO, f"train.epochs={EPOCHS}", "evaluate.html=false"))
+def rows_of(split: str) -> tuple[str, list[str]]:
+    """The head and the rows of a split of the sample, in English."""
+    path = resources.files("xlmrxl_train.data.sample") / "nli" / f"{split}-en.tsv.gz"
+    head, *rows = gzip.decompress(path.read_bytes()).decode().splitlines()
+    return head, rows
 
 
-@pytest.fixture(scope="module")
-def cured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that begins with a rate 100 times too high, and was never interrupted."""
-    folder = tmp_path_factory.mktemp("cured") / "run"
-    return folder, accuracy(run(folder, *ACT))
-
-
-def test_no_false_alarm_on_the_demo(healthy) -> None:
-    folder, score = healthy
-    assert guarded(folder) == [] and score > 0.5
-
-
-def test_a_rate_100_times_too_high_is_seen_100_steps_after_warm_up(tmp_path, capfd) -> None:
-    run(tmp_path / "run", *DEMO, TOO_HIGH, "train.max_steps=130", "evaluate.every=120", "evaluate.html=false")
-    chance, constant = guarded(tmp_path / "run")
-    assert (chance["step"], chance["fault"]) == (108, "chance")  # 8 of warm-up
-    assert chance["loss"] > chance["loss_of_guessing"] == pytest.approx(1.0986, abs=1e-4)
-    assert (constant["step"], constant["fault"]) == (120, "constant")  # at the first look
-    said = capfd.readouterr().err
-    assert (
-        f"guard: step 108: a loss of {chance['loss']:.4f} over 50 steps, no better than that of guessing, 1.0986. "
-        in said
+def write_set(folder: Path, name: str, **splits: tuple[str, list[str]]) -> list[str]:
+    """Write a data set of files; return the words that choose it, for `folder` / "conf" as config_dir."""
+    (folder / "conf/dataset").mkdir(parents=True)
+    for split, (head, rows) in splits.items():
+        (folder / f"{split}.tsv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    files = ", ".join(f"{split}: [{{path: {split}.tsv}}]" for split in splits)
+    (folder / "conf/dataset" / f"{name}.yaml").write_text(
+        f"# for a test\ndefaults: [sample_nli]\nname: {name}\nlanguages: [en]\nsample: null\nfiles: {{{files}}}\n"
     )
+    return [f"dataset={name}", "data.source=files", f"data.root={folder}", TOKENIZER]
+
+
+@pytest.fixture(scope="module")
+def by_heart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, float]]:
+    """Train 200 steps on 64 pairs; return the run's folder and the accuracy on the same pairs."""
+    folder = tmp_path_factory.mktemp("by_heart")
+    head, rows = rows_of("train")
+    words = write_set(folder, "by_heart", **dict.fromkeys(("train", "validation", "test"), (head, rows[:64])))
+    words += ["train.epochs=100", "guard.window=40", "evaluate.every=70", "evaluate.select=best"]
+
+    def train_by_heart(name: str, *more: str) -> tuple[Path, float]:
+        report = run(folder / name, *DEMO, *words, *more, config_dir=folder / "conf")
+        return folder / name, accuracy(report)
+
+    return train_by_heart
+
+
+@pytest.fixture(scope="module")
+def cured(by_heart) -> tuple[Path, float]:
+    """A run that begins with a rate 100 times too high, and was never interrupted."""
+    return by_heart("cured", TOO_HIGH, "guard=act")
+
+
+def test_no_false_alarm_on_the_demo(tmp_path) -> None:
+    score = accuracy(run(tmp_path / "run", *DEMO, "train.epochs=8", "evaluate.html=false"))
+    assert guarded(tmp_path / "run") == [] and score > 0.5
+
+
+def test_a_rate_100_times_too_high_is_seen_a_window_after_warm_up(by_heart, capfd) -> None:
+    sound, best = by_heart("sound", "evaluate.html=false")
+    assert guarded(sound) == [] and best > 0.95
+    folder, score = by_heart("collapsed", TOO_HIGH, "evaluate.html=false")
+    assert score < 0.5  # 47 % of the pairs have one class
+    chance, constant = guarded(folder)
+    assert (chance["step"], chance["fault"]) == (12 + 40, "chance")
+    assert chance["loss"] > chance["loss_of_guessing"] == pytest.approx(1.0986, abs=1e-4)
+    assert (constant["step"], constant["fault"]) == (70, "constant")  # at the first look
+    said, loss = capfd.readouterr().err, f"{chance['loss']:.4f}"
+    assert f"guard: step 52: a loss of {loss} over 20 steps, no better than that of guessing, 1.0986. Lower" in said
     assert (
-        "guard: step 120: one prediction for all examples of the validation split in the languages that select. Lower "
+        "guard: step 70: one prediction for all examples of the validation split in the languages that select. Lower "
         "optimizer.lr, lengthen schedule.warmup, or try another seed." in said
     )
-    assert not (tmp_path / "run/checkpoints/step-00000000").exists()  # only act writes it
+    assert not (folder / "checkpoints/step-00000000").exists()  # only act writes it
 
 
-def test_acting_recovers_it(cured, healthy) -> None:
+def test_acting_recovers_it(cured) -> None:
     folder, score = cured
     back = [event for event in guarded(folder) if "back_to" in event]
-    assert [event["fault"] for event in back] == ["chance"] * len(back)
-    assert back[0]["step"] == 58 and back[0]["back_to"] == 0 and back[0]["rate"] == 0.5  # 18 of warm-up, a window of 40
-    assert [event["rate"] for event in back] == [0.5 ** (number + 1) for number in range(len(back))]
-    made = steps(folder)
-    assert made[:58] == list(range(1, 59)) and made[58] == 1 and made[-304:] == list(range(1, 305))
+    assert [(event["step"], event["fault"], event["back_to"]) for event in back] == [(52, "chance", 0)] * len(back)
+    assert back and [event["rate"] for event in back] == [0.5 ** (number + 1) for number in range(len(back))]
+    assert steps(folder) == [*range(1, 53)] * len(back) + [*range(1, 201)]
     rates = [event["lr"] for event in events(folder) if event["event"] == "train"]
-    assert rates[-304 + 17] == pytest.approx(0.1 * back[-1]["rate"], rel=0.06)  # the peak
-    assert score > healthy[1] - 0.1, (score, healthy[1])  # it failed at a third
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000304"]
+    assert max(rates[-200:]) == pytest.approx(0.1 * back[-1]["rate"])
+    assert score > 0.8  # 1.00 at a sound rate, 0.47 without the guard
+    kept = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert "step-00000200" in kept and "step-00000000" not in kept and len(kept) <= 2  # the last, and the best
 
 
-def test_it_goes_on_as_if_it_had_never_been_interrupted(cured, tmp_path, monkeypatch) -> None:
-    """Broken off three times: before the first going back, after it, and at the end."""
-    folder, log = tmp_path / "run", JsonLines.log
-    told = 0
+def test_it_goes_on_as_if_it_had_never_been_interrupted(by_heart, cured, monkeypatch) -> None:
+    """Broken off three times: before the first going back, after it, and late."""
+    log, told = JsonLines.log, 0
 
     def break_off(self: JsonLines, event: str, values: dict) -> None:
         nonlocal told
         log(self, event, values)
         told += event == "train"
-        if told in (40, 130, 250):
+        if told in (30, 120, 260):
             told += 1
             raise RuntimeError("the test")
 
@@ -115,47 +139,37 @@ def test_it_goes_on_as_if_it_had_never_been_interrupted(cured, tmp_path, monkeyp
         patch.setattr(JsonLines, "log", break_off)
         for _ in range(3):
             with pytest.raises(RuntimeError, match="the test"):
-                run(folder, *ACT)
-    run(folder, *ACT)
-    assert_same(folder, cured[0], step=304)
+                by_heart("interrupted", TOO_HIGH, "guard=act")
+    folder, _ = by_heart("interrupted", TOO_HIGH, "guard=act")
+    assert_same(folder, cured[0], step=200)
 
 
 def test_the_report_lists_what_the_guard_saw(cured) -> None:
     page = (cured[0] / "report.html").read_text(encoding="utf-8")
     assert "<h4>Guard</h4>" in page
-    assert "<li>step 58, chance: a loss of 1." in page
+    assert "<li>step 52, chance: a loss of 1." in page
     assert "; went back to step 0, with 0.5 of the learning rate, 0 steps of examples passed over so far.</li>" in page
 
 
 COPIES = 8  # of each English pair of the sample, so that one epoch is as long as 8
 POISONED = range(200, 212)  # steps, counted from 0, all of whose labels are wrong
+WRONG = {"entailment": "neutral", "neutral": "contradiction", "contradiction": "entailment"}
 
 
 @pytest.fixture
 def poisoned(tmp_path: Path) -> list[str]:
     """The words for a data set with rows of wrong labels, which the order of the first epoch brings together."""
-    sample = resources.files("xlmrxl_train.data.sample") / "nli"
-    (tmp_path / "conf/dataset").mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        head, *rows = gzip.decompress((sample / f"{split}-en.tsv.gz").read_bytes()).decode().splitlines()
-        rows = rows * (COPIES if split == "train" else 1)
-        wrong = {"entailment": "neutral", "neutral": "contradiction", "contradiction": "entailment"}
-        for step in POISONED if split == "train" else ():
-            for row in step_examples(len(rows), 32, 1, 0, step).tolist():
-                *texts, label = rows[row].split("\t")
-                rows[row] = "\t".join([*texts, wrong[label]])
-        (tmp_path / f"{split}.tsv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-    files = ", ".join(f"{split}: [{{path: {split}.tsv}}]" for split in ("train", "validation", "test"))
-    (tmp_path / "conf/dataset/poisoned.yaml").write_text(
-        "# rows of wrong labels\ndefaults: [sample_nli]\nname: poisoned\nlanguages: [en]\nsample: null\n"
-        f"files: {{{files}}}\n"
-    )
-    tokenizer = resources.files("xlmrxl_train.data.sample")
-    words = ["dataset=poisoned", "data.source=files", f"data.root={tmp_path}", f"tokenizer.path={tokenizer}"]
-    return [*DEMO, *words, "evaluate.languages=[en]", "train.epochs=1", "evaluate.every=0", "evaluate.html=false"]
+    head, rows = rows_of("train")
+    rows = rows * COPIES
+    for step in POISONED:
+        for row in step_examples(len(rows), 32, 1, 0, step).tolist():
+            *texts, label = rows[row].split("\t")
+            rows[row] = "\t".join([*texts, WRONG[label]])
+    words = write_set(tmp_path, "poisoned", train=(head, rows), validation=rows_of("validation"), test=rows_of("test"))
+    return [*DEMO, *words, "train.epochs=1", "evaluate.every=0", "evaluate.html=false"]
 
 
-def test_poisoned_rows_are_seen_within_four_steps_and_passed_over(poisoned, healthy, tmp_path, capfd) -> None:
+def test_poisoned_rows_are_seen_within_four_steps_and_passed_over(poisoned, tmp_path, capfd) -> None:
     score = accuracy(run(tmp_path / "run", *poisoned, "guard=act", config_dir=tmp_path / "conf"))
     (event,) = guarded(tmp_path / "run")
     assert event["fault"] == "spike" and POISONED.start < event["step"] <= POISONED.start + 4
@@ -163,7 +177,7 @@ def test_poisoned_rows_are_seen_within_four_steps_and_passed_over(poisoned, heal
     bad = {f"en/{row}" for step in POISONED for row in step_examples(9600, 32, 1, 0, step).tolist()}
     assert len(event["examples"]) == 32 and set(event["examples"]) <= bad
     assert event["rate"] == 1 and event["left_out"] == event["step"] - event["back_to"] + 100
-    assert score > healthy[1] - 0.1
+    assert score > 0.5  # 0.6 without them
     assert (
         f"past the examples of {event['left_out']} steps, with 1 of the learning rate; 1 of at"
         in capfd.readouterr().err
