@@ -37,6 +37,7 @@ from xlmrxl_train.training.batches import StepBatches
 from xlmrxl_train.training.checkpoint import Checkpointer
 from xlmrxl_train.training.checkpoint import load as load_checkpoint
 from xlmrxl_train.training.folder import RunFolder, writing
+from xlmrxl_train.training.guard import Guard
 from xlmrxl_train.training.shared_folder import check_shared
 from xlmrxl_train.training.start import enter_folder, find_start
 from xlmrxl_train.training.state import TrainState
@@ -229,7 +230,7 @@ class Training:
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
             metrics=session.task.metrics,
-            notes=session.task.notes,
+            notes=[*session.task.notes, *Guard.notes(state)],
         )
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):

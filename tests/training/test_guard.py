@@ -163,9 +163,28 @@ def test_the_answer_is_half_the_rate_or_other_examples(kind, back_to, rate, left
     assert (after.step, after.back_to, after.tokens, after.watch) == (360, 360, 360, earlier.watch)
 
 
-def test_every_fault_has_advice_and_only_going_back_for_unchanged_weights_is_in_vain() -> None:
-    assert [kind for kind in ADVICE if not fault(kind, 0).curable] == ["unchanged"]
-    assert all(text.endswith(".") for text in ADVICE.values())
+def test_going_back_is_in_vain_where_it_was_so_before_any_step_or_no_weight_moves() -> None:
+    assert set(ADVICE) == {"chance", "constant", "explosion", "dead", "not finite", "spike", "unchanged"}
+
+    def curable(norms: list[float], *, unchanged: bool = False) -> list[bool]:
+        guard, state, found = guard_of(), TrainState(), []
+        for norm in norms:
+            state.step += 1
+            step = {"loss_sum": 32.0, "num_targets": 32.0, "norm": norm, "unchanged": unchanged, "moving": 0}
+            found += [seen.curable for seen in guard.after_step(state, **step)]
+        return found
+
+    assert curable([0.0] * 8) == [False]
+    assert curable([1.0] * 8 + [0.0] * 8) == [True]
+    assert curable([1.0], unchanged=True) == [False]
+
+
+def test_a_report_says_that_the_guard_acted() -> None:
+    assert Guard.notes(TrainState(step=9)) == []
+    assert Guard.notes(TrainState(actions=2, repeated=1104, rate=0.25, left_out=200)) == [
+        "Guard: training went back to an earlier checkpoint 2 times, by 1,104 steps in all; it ended with 0.25 of the "
+        "learning rate, and passed over the examples of 200 steps."
+    ]
 
 
 def test_looking_at_a_step_takes_a_ten_thousandth_of_a_second() -> None:

@@ -118,6 +118,7 @@ def test_acting_recovers_it(cured) -> None:
     assert steps(folder) == [*range(1, 53)] * len(back) + [*range(1, 201)]
     rates = [event["lr"] for event in events(folder) if event["event"] == "train"]
     assert max(rates[-200:]) == pytest.approx(0.1 * back[-1]["rate"])
+    assert f"by {52 * len(back)} steps in all" in (folder / "report.md").read_text(encoding="utf-8")
     assert score > 0.8  # 1.00 at a sound rate, 0.47 without the guard
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert "step-00000200" in kept and "step-00000000" not in kept and len(kept) <= 2  # the last, and the best

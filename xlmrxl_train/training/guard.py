@@ -66,11 +66,7 @@ class Fault:
     since: int  # the last step of which nothing bad is known
     worst: int | None = None  # the step, counted from 0, whose examples are to be looked at
     numbers: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def curable(self) -> bool:
-        """Whether going back may help; where no weight moves, a lower rate does not."""
-        return self.kind != "unchanged"
+    curable: bool = True  # whether going back may help
 
 
 class Guard:
@@ -178,6 +174,17 @@ class Guard:
             rate=state.rate if spike and not self._again(state) else state.rate / 2,
         )
 
+    @staticmethod
+    def notes(state: TrainState) -> list[str]:
+        """Return what the report of a run must say where the guard acted."""
+        if not state.actions:
+            return []
+        return [
+            f"Guard: training went back to an earlier checkpoint {state.actions} times, by {state.repeated:,} steps in "
+            f"all; it ended with {state.rate:.4g} of the learning rate, and passed over the examples of "
+            f"{state.left_out:,} steps."
+        ]
+
     def _again(self, state: TrainState) -> bool:
         """Whether the last going back was so short a time ago that it did not help."""
         return state.back_to is not None and state.step <= state.back_to + 2 * self.block
@@ -221,6 +228,7 @@ class Guard:
             kind="unchanged",
             text="no weight changed, though no loss or gradient was wrong",
             since=state.step - 1,
+            curable=False,  # a lower rate moves them even less
         )
 
     def _explosion(self, state: TrainState) -> Fault | None:
@@ -251,6 +259,7 @@ class Guard:
             f"the first, though the loss is {loss:.4g}",
             since=state.step - RECENT,
             numbers={"norm": high, "norm_before": watch.start_norm},
+            curable=watch.start_norm > 0,  # else it was so before any step
         )
 
     def _spike(self, state: TrainState) -> Fault | None:
