@@ -146,7 +146,7 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    rates, flops, losses = [], [], []
+    rates, flops, losses, blocks = [], [], [], 0
     with ready(way, folder, options) as stepper:
         loading = peak_memory_gb(device)
         if cuda:
@@ -156,12 +156,16 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
             values: list[float] = []
             seconds = timed(lambda a=action, v=values: v.append(a()), now)
             losses.append(values[0])
+            if index == options.warm_up and cuda:
+                blocks = torch.cuda.memory_stats(device)["num_device_alloc"]
             if index >= options.warm_up:
                 rates.append(sum(lengths) / seconds)
                 shape = SHAPES[options.shape]
                 flops.append(shape.training_flops(lengths, first_tokens_only=way.peer is None) / seconds)
             peak.sample()
         memory = peak_memory_gb(device)
+        blocks = torch.cuda.memory_stats(device)["num_device_alloc"] - blocks if cuda else 0
+        again = [sum(lengths) / timed(action, now) for _ in range(3)]
         if options.profile and way is options.ways[0]:
             profile(stepper, options)
         planned, ready_after = stepper.planned_gb, stepper.seconds
@@ -176,6 +180,8 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
         "loading_gb": loading,
         "planned_gb": planned,
         "ready_s": ready_after,
+        "same_batch_again": again,
+        "blocks_from_the_driver": blocks,  # in measured steps
         "losses": losses,
     }
 
