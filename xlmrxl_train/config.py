@@ -503,7 +503,7 @@ class TrainConfig:
     )
     compile: bool = key(
         False,
-        "torch.compile the feed-forward half of each layer in training: rounds otherwise, compiles at the first step",
+        "torch.compile each layer but for attention itself in training: rounds otherwise, compiles at the first step",
     )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
