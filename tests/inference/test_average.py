@@ -110,8 +110,8 @@ def test_where_the_last_checkpoint_was_selected_its_own_report_is_beside(
     ("last", "message"),
     [
         ("1", "--last must be a whole number from 2, got 1."),
-        ("4", "--last must be at most 3, the last checkpoints that {run} has, got 4. Train with train.checkpoint_every, and "
-         "train.keep_checkpoints so high."),
+        ("4", "--last must be at most 3, the last checkpoints that {run} has, got 4. Train with "
+         "train.checkpoint_every, and train.keep_checkpoints so high."),
     ],
 )  # fmt: skip
 def test_so_many_checkpoints_must_be_there(

@@ -1,0 +1,232 @@
+"""One worker of a study: it begins trials, each a process, watches their scores, ends those that fall behind."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from xlmrxl_train.catalogue import free_checkpoints, holder, look_at
+from xlmrxl_train.errors import ConfigError
+from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.search.results import best_of, sign_of, write_results
+from xlmrxl_train.search.study import Claim, Outcome, Study
+
+PAUSE = 0.2  # seconds between looks at the trials
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGHUP: "SIGHUP"}
+
+
+@dataclass(kw_only=True)
+class Job:
+    """A trial that this worker works at."""
+
+    claim: Claim
+    folder: Path  # of its run
+    log: Path
+    slot: int  # its place among those that this worker runs at a time
+    process: subprocess.Popen[bytes] | None = (
+        None  # None: another one, left by a worker that was killed, is in the folder
+    )
+    looks: int = 0  # at the validation split that the study knows of
+    size: int = -1  # of metrics.jsonl, in bytes, when it was read
+    pruned: str = ""  # why
+    told: int = 0  # of the worker's signals
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Runs up to `workers` trials of a study at a time."""
+
+    study: Study
+    command: Callable[[Claim], list[str]]  # the command line of a trial
+    best_command: Callable[[dict[str, str]], list[str]]  # that of the best parameters
+    folder: Callable[[Claim], Path]  # of the trial's run
+    select: str  # best | last: which look scores a trial
+    workers: int
+    devices: Sequence[str]  # GPUs, to be divided among the trials; none: all trials see what this process sees
+    keep_models: bool
+    say: Callable[[str], None]
+    metric: str = "loss"  # known from the first look on
+    asked: str | None = None  # why to stop
+    signals: list[signal.Signals] = field(default_factory=list)  # that the trials are to get
+    jobs: list[Job] = field(default_factory=list)
+
+    def work(self, trials: int) -> str | None:
+        """Run trials until the study has so many; return why it stopped earlier, if it did.
+
+        Trials that run when the worker is asked to stop are asked to save; they go on when the study does.
+        """
+        with self._signals():
+            while True:
+                self._begin(trials)
+                if not self.jobs:
+                    return self.asked
+                if self.asked and not any(job.told for job in self.jobs):
+                    self.say(f"{self.asked}: trials save and stop at their next step")
+                for job in list(self.jobs):
+                    if outcome := self._look(job):
+                        self.jobs.remove(job)
+                        self._end(job, outcome)
+                time.sleep(PAUSE)
+
+    def _begin(self, trials: int) -> None:
+        while self.asked is None and len(self.jobs) < self.workers and (claim := self.study.ask(trials)):
+            slot = min(set(range(self.workers)) - {job.slot for job in self.jobs})
+            log = self.study.folder / "logs" / f"{claim.name}.txt"
+            log.parent.mkdir(exist_ok=True)
+            self.jobs.append(Job(claim=claim, folder=self.folder(claim), log=log, slot=slot))
+            words = " ".join(f"{key}={value}" for key, value in claim.parameters.items())
+            self.say(f"trial {claim.number}: {words} -> {self.jobs[-1].folder}")
+            if worker := holder(self.jobs[-1].folder):
+                self.say(f"trial {claim.number}: {worker} is still at it; waiting for that")
+
+    def _look(self, job: Job) -> Outcome | None:
+        """Start a trial, or look how it stands; return what came of it, once it has ended."""
+        if job.process is None:
+            if self.asked:
+                return Outcome(state="stopped", why=f"stopped: {self.asked}")
+            if not holder(job.folder):
+                job.process = self._start(job)
+            return None
+        while job.told < len(self.signals):
+            job.process.send_signal(self.signals[job.told])
+            job.told += 1
+        code = job.process.poll()  # before the scores are read, so that none is missed
+        scores = self._scores(job)
+        for score in scores[job.looks :]:
+            job.claim.trial.report(score, job.looks)
+            job.looks += 1
+            value = number(self.metric, sign_of(self.metric) * score)
+            self.say(f"trial {job.claim.number}: look {job.looks}, {self.metric} {value}")
+            if code is None and not job.pruned and not self.asked and job.claim.trial.should_prune():
+                job.pruned = f"pruned: below the median of earlier trials at look {job.looks}"
+                job.process.terminate()
+        if code is None:
+            return None
+        if (job.folder / "report.json").is_file():
+            if not scores:
+                return Outcome(state="failed", why="it finished without a score on the validation split")
+            return Outcome(state="finished", score=max(scores) if self.select == "best" else scores[-1])
+        if job.pruned:
+            return Outcome(state="pruned", why=job.pruned)
+        if self.asked:
+            return Outcome(state="stopped", why=f"stopped: {self.asked}")
+        return Outcome(state="failed", why=_why(job.folder, job.log, code))
+
+    def _scores(self, job: Job) -> list[float]:
+        """Return the selection scores of all looks at the validation split so far, higher is better."""
+        found: list[dict[str, Any]] = []
+        with suppress(OSError), (job.folder / "metrics.jsonl").open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if '"selection"' in line:
+                    with suppress(ValueError):  # the last one may be half written
+                        found.append(json.loads(line))
+        found = [event for event in found if event.get("event") == "selection"]
+        if found:
+            self.metric = str(found[0]["metric"])
+        return [float(event["score"]) for event in found]
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        command = self.command(job.claim)
+        with job.log.open("ab") as out:
+            out.write(f"$ {shlex.join(command)}\n".encode())
+            out.flush()
+            try:  # in a session of its own: a terminal's Ctrl-C is ours to hand on, once
+                return subprocess.Popen(
+                    command, stdout=out, stderr=out, env=self._environment(job.slot), start_new_session=True
+                )
+            except OSError as error:
+                raise ConfigError(f"--launcher must start a trial, got {command[0]}: {error.strerror}.") from None
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """Return the variables of a trial: its share of the GPUs, or of the cores."""
+        variables = dict(os.environ)
+        if self.workers > 1 and self.devices:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices[slot :: self.workers])
+        elif self.workers > 1:
+            variables.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.workers)))
+        return variables
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """Record what came of a trial, and keep of its files what is still wanted."""
+        if outcome.state == "pruned":
+            stopped = json.dumps({"reason": outcome.why, "step": look_at(job.folder).step})
+            (job.folder / "stopped.json").write_text(stopped + "\n", encoding="utf-8")
+        self.study.tell(job.claim, outcome)
+        score = (
+            ""
+            if outcome.score is None
+            else f", {self.metric} {number(self.metric, sign_of(self.metric) * outcome.score)}"
+        )
+        self.say(f"trial {job.claim.number}: {outcome.state}{score}{f': {outcome.why}' if outcome.why else ''}")
+        if outcome.state != "stopped" and not self.keep_models:
+            _free(job.folder)
+        rows = self.study.rows(sign_of(self.metric))
+        best = best_of(rows, self.metric)
+        for row in rows:
+            if row.state == "finished" and not self.keep_models and best and row.folder != best.folder:
+                for name in ("model", "adapter"):
+                    shutil.rmtree(Path(row.folder) / name, ignore_errors=True)
+        write_results(self.study.folder, rows, self.metric, self.best_command(best.parameters) if best else [])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for job in self.jobs:  # only where this worker fails itself
+                if job.process is not None:
+                    job.process.terminate()
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        """Note what trials are to be told: to save and stop; of a second Ctrl-C to end at once, of a third to die."""
+        if self.asked is None:
+            self.asked = _SIGNALS[signal.Signals(number)]
+            self.signals.append(signal.Signals(number))
+        elif number == signal.SIGINT:
+            self.signals.append(signal.SIGKILL if len(self.signals) > 1 else signal.SIGINT)
+
+
+def devices(workers: int, device: str) -> list[str]:
+    """Return the GPUs to divide among several trials at a time; none where they share what there is.
+
+    Raises:
+        ConfigError: There are fewer than trials.
+    """
+    if workers == 1 or device == "cpu":
+        return []
+    import torch  # late: it takes seconds
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    found = visible if len(visible) == count else [str(index) for index in range(count)]
+    if 0 < count < workers:
+        raise ConfigError(f"--workers must be at most {count}, the GPUs here, got {workers}. Each trial needs its own.")
+    return found
+
+
+def _why(folder: Path, log: Path, code: int) -> str:
+    """Return why a trial failed: what its run says of itself, else the last line that it printed."""
+    if (folder / "failed.json").is_file() or (folder / "stopped.json").is_file():
+        return look_at(folder).why
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"exit code {code}: {lines[-1].removeprefix('error: ')[:300]}"
+
+
+def _free(folder: Path) -> None:
+    """Remove the checkpoints of a run that has ended."""
+    if (folder / "checkpoints").is_dir():
+        free_checkpoints(look_at(folder))
