@@ -38,7 +38,8 @@ def test_two_workers_never_run_the_same_trial(tmp_path: Path, storage: str) -> N
     assert sorted(numbers) == list(range(14))
     study = open_study(tmp_path, storage)
     assert study.ask(14) is None
-    rows = study.rows(1)
+    study.note_metric("accuracy")
+    rows = open_study(tmp_path, storage).rows()
     assert [row.state for row in rows] == ["finished"] * 14 and rows[3].looks == [0.25]
     assert len({tuple(row.parameters.values()) for row in rows}) == 14  # no two workers draw the same
     best = best_of(rows, "accuracy")
@@ -52,14 +53,14 @@ def test_the_trial_of_a_killed_worker_is_tried_again_in_its_folder(tmp_path: Pat
     study = open_study(tmp_path, storage)
     claim = study.ask(1)
     assert claim is not None and (claim.number, claim.name) == (number + 1, f"trial-{number}")
-    lost, again = study.rows(1)
+    lost, again = study.rows()
     assert (lost.state, lost.why) == ("stopped", f"{KILLED}; tried again as trial {claim.number}")
     assert again.parameters == lost.parameters == claim.parameters and again.state == "running"
     assert again.folder == lost.folder
     other = open_study(tmp_path, storage)
     assert other.ask(1) is None  # the first one lives, and works at it
     study.tell(claim, FINISHED)
-    assert [row.state for row in other.rows(1)] == ["stopped", "finished"]
+    assert [row.state for row in other.rows()] == ["stopped", "finished"]
     assert other.ask(1) is None
 
 
@@ -71,7 +72,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
         folder = claim.name
         claim.lock.close()  # what the system does when its process is gone
     assert study.ask(1) is None
-    assert [row.state for row in study.rows(1)] == ["stopped"] * MAX_TRIES
+    assert [row.state for row in study.rows()] == ["stopped"] * MAX_TRIES
 
 
 def test_what_failed_or_was_pruned_is_not_repeated_but_what_was_stopped_is(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_what_failed_or_was_pruned_is_not_repeated_but_what_was_stopped_is(tmp_p
         if state == "pruned":
             claim.trial.report(0.125, 0)
         study.tell(claim, Outcome(state=state, why=f"{state}, for once"))
-    rows = study.rows(-1)
+    rows = study.rows()
     assert [(row.state, row.why, row.metric) for row in rows] == [
         ("failed", "failed, for once", None), ("pruned", "pruned, for once", -0.125),
         ("stopped", "stopped, for once", None),
@@ -103,7 +104,7 @@ def test_the_same_study_draws_the_same_values(tmp_path: Path) -> None:
             assert claim is not None
             study.tell(claim, Outcome(state="finished", score=float(claim.parameters["optimizer.lr"])))
             study = open_study(tmp_path / name)  # as after a kill
-        drawn.append([row.parameters for row in study.rows(1)])
+        drawn.append([row.parameters for row in study.rows()])
     assert drawn[0] == drawn[1]
 
 
@@ -122,6 +123,15 @@ def test_another_search_is_refused(tmp_path: Path) -> None:
         open_study(tmp_path)
 
 
+def test_a_storage_that_fails_later_is_named(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    (tmp_path / "study.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(RunError) as caught:
+        study.ask(1)
+    assert str(caught.value).startswith(f"the storage of {tmp_path} failed: ")
+    assert str(caught.value).endswith(". Mend it, then start the same command again.")
+
+
 def test_a_storage_must_be_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         open_study(tmp_path, "mysql")
@@ -129,6 +139,9 @@ def test_a_storage_must_be_one(tmp_path: Path) -> None:
         "--storage must be sqlite | journal | an address such as postgresql://host/name, got mysql. "
         "sqlite and journal lie in the study's folder."
     )
+    open_study(tmp_path / "one", "journal")
+    with pytest.raises(RunError, match=r"\n  --storage: journal there, sqlite now\n"):
+        open_study(tmp_path / "one")
     with pytest.raises(RunError) as refused:
         open_study(tmp_path / "other", "sqlite:////nowhere/at/all.db?password=geheim")
     said = str(refused.value)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -89,14 +90,14 @@ def main(words: Sequence[str]) -> int:
     from xlmrxl_train.search.study import Claim, Study  # late: an optional package
     from xlmrxl_train.search.working import Worker, devices
 
-    launcher = shlex.split(values.get("--launcher", "")) or [sys.executable, "-m", "xlmrxl_train"]
+    launcher = _launcher(values["--launcher"]) if "--launcher" in values else [sys.executable, "-m", "xlmrxl_train"]
     study = Study(Path(base.run.dir).parent, values.get("--storage", "sqlite"), search, base)
 
     def command(claim: Claim) -> list[str]:
         return [*launcher, *own_words, *common, *_overrides(claim.parameters), f"run.name={name}/{claim.name}"]
 
     def best_command(parameters: Mapping[str, str]) -> list[str]:
-        start = shlex.split(values.get("--launcher", "python -m xlmrxl_train"))
+        start = launcher if "--launcher" in values else ["python", "-m", "xlmrxl_train"]
         return [*start, *own_words, *read.places, *_overrides(parameters), f"run.name={name}-best"]
 
     worker = Worker(
@@ -125,6 +126,16 @@ def _count(flag: str, text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise ConfigError(f"{flag} must be a whole number from 1, got {text}.")
     return int(text)
+
+
+def _launcher(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is not closed
+        words = []
+    if not words or shutil.which(words[0]) is None:
+        raise ConfigError(f"--launcher must be a program with its words, got {text}. Check its path and quotes.")
+    return words
 
 
 def _overrides(parameters: Mapping[str, str]) -> list[str]:
@@ -162,11 +173,11 @@ def _write_sweep(place: str, search: Search, base: Config, words: Sequence[str])
 
 def _conclude(worker: "Worker", asked: str | None, again: str) -> int:
     """Print the trials and the best of them; return the exit code."""
-    from xlmrxl_train.search.results import best_of, sign_of, table_of
+    from xlmrxl_train.search.results import best_of, table_of
 
-    folder, rows = worker.study.folder, worker.study.rows(sign_of(worker.metric))
-    best = best_of(rows, worker.metric)
-    print(table(table_of(rows, worker.metric)))
+    folder, rows, metric = worker.study.folder, worker.study.rows(), worker.study.metric
+    best = best_of(rows, metric)
+    print(table(table_of(rows, metric)))
     if best:
         print(f"best: trial {best.number}: {' '.join(_overrides(best.parameters))}")
         if (Path(best.folder) / "model").is_dir() or (Path(best.folder) / "adapter").is_dir():

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from xlmrxl_train.config import FREE, Config, leaves
 from xlmrxl_train.errors import ConfigError, RunError
-from xlmrxl_train.search.results import Row
+from xlmrxl_train.search.results import Row, sign_of
 from xlmrxl_train.search.space import Choices, Range, Search
 from xlmrxl_train.track.secrets import redact
 
@@ -74,7 +74,7 @@ class Study:
             (folder / "claims").mkdir(parents=True, exist_ok=True)
             with self._alone():
                 self.study = optuna.create_study(
-                    study_name=self._begin_or_join(config),
+                    study_name=self._begin_or_join(config, storage),
                     storage=_storage(storage, folder),
                     direction="maximize",
                     load_if_exists=True,
@@ -85,6 +85,16 @@ class Study:
                 f"{folder} must be a folder that can be written, with file locks: {error.strerror or error}. "
                 "Choose another run.dir, on a file system that has them."
             ) from None
+
+    @property
+    def metric(self) -> str:
+        """Return the metric that scores trials; the first look at the validation split tells it."""
+        return str(self.study.user_attrs.get("metric", "loss"))
+
+    def note_metric(self, name: str) -> None:
+        """Take note of the metric that scores trials."""
+        if "metric" not in self.study.user_attrs:
+            self.study.set_user_attr("metric", name)
 
     def ask(self, trials: int) -> Claim | None:
         """Return the next trial to work at: one whose worker was lost, else a new one; None where there is none.
@@ -117,12 +127,9 @@ class Study:
             self.study.tell(claim.trial, outcome.score, states.get(outcome.state, TrialState.FAIL))
             self._unlock(claim.number, claim.lock)
 
-    def rows(self, sign: int) -> list[Row]:
-        """Return the trials of all workers, by number.
-
-        Args:
-            sign: 1 where higher is better, else -1: the metric is this times the score.
-        """
+    def rows(self) -> list[Row]:
+        """Return the trials of all workers, by number."""
+        sign = sign_of(self.metric)
         trials = self.study.get_trials(deepcopy=False)
         successors = {trial.user_attrs["retry_of"]: trial.number for trial in trials if "retry_of" in trial.user_attrs}
         return [self._row(trial, sign, successors) for trial in trials]
@@ -174,7 +181,13 @@ class Study:
         """Keep other workers from beginning or ending a trial meanwhile."""
         with (self.folder / "study.lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            except optuna.exceptions.StorageInternalError as error:
+                reason = redact(str(error.__cause__ or error).split("\n")[0][:200]).rstrip(".")
+                raise RunError(
+                    f"the storage of {self.folder} failed: {reason}. Mend it, then start the same command again."
+                ) from None
 
     def _lock(self, number: int) -> IO[str] | None:
         """Claim a trial; None where a worker that lives has it."""
@@ -191,10 +204,11 @@ class Study:
             (self.folder / "claims" / str(number)).unlink()
         lock.close()
 
-    def _begin_or_join(self, config: Config) -> str:
+    def _begin_or_join(self, config: Config, storage: str) -> str:
         """Write what is searched for which run, or compare it with what the study was begun with; return its name."""
         space = {key: asdict(drawn) for key, drawn in self.search.space.items()}
         settings = {key: value for key, value in leaves(config) if not key.startswith(FREE)}
+        settings["--storage"] = storage
         now = _plain({"name": str(self.folder), "space": space, "settings": settings})
         path = self.folder / "study.json"
         try:

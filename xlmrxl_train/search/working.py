@@ -54,7 +54,6 @@ class Worker:
     devices: Sequence[str]  # GPUs, to be divided among the trials; none: all trials see what this process sees
     keep_models: bool
     say: Callable[[str], None]
-    metric: str = "loss"  # known from the first look on
     asked: str | None = None  # why to stop
     signals: list[signal.Signals] = field(default_factory=list)  # that the trials are to get
     jobs: list[Job] = field(default_factory=list)
@@ -65,6 +64,7 @@ class Worker:
         Trials that run when the worker is asked to stop are asked to save; they go on when the study does.
         """
         with self._signals():
+            self._record()  # where the last worker was killed before it did
             while True:
                 self._begin(trials)
                 if not self.jobs:
@@ -104,8 +104,7 @@ class Worker:
         for score in scores[job.looks :]:
             job.claim.trial.report(score, job.looks)
             job.looks += 1
-            value = number(self.metric, sign_of(self.metric) * score)
-            self.say(f"trial {job.claim.number}: look {job.looks}, {self.metric} {value}")
+            self.say(f"trial {job.claim.number}: look {job.looks}, {self._shown(score)}")
             if code is None and not job.pruned and not self.asked and job.claim.trial.should_prune():
                 job.pruned = f"pruned: below the median of earlier trials at look {job.looks}"
                 job.process.terminate()
@@ -131,7 +130,7 @@ class Worker:
                         found.append(json.loads(line))
         found = [event for event in found if event.get("event") == "selection"]
         if found:
-            self.metric = str(found[0]["metric"])
+            self.study.note_metric(str(found[0]["metric"]))
         return [float(event["score"]) for event in found]
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
@@ -139,12 +138,10 @@ class Worker:
         with job.log.open("ab") as out:
             out.write(f"$ {shlex.join(command)}\n".encode())
             out.flush()
-            try:  # in a session of its own: a terminal's Ctrl-C is ours to hand on, once
-                return subprocess.Popen(
-                    command, stdout=out, stderr=out, env=self._environment(job.slot), start_new_session=True
-                )
-            except OSError as error:
-                raise ConfigError(f"--launcher must start a trial, got {command[0]}: {error.strerror}.") from None
+            # In a session of its own: a terminal's Ctrl-C is ours to hand on, once.
+            return subprocess.Popen(
+                command, stdout=out, stderr=out, env=self._environment(job.slot), start_new_session=True
+            )
 
     def _environment(self, slot: int) -> dict[str, str]:
         """Return the variables of a trial: its share of the GPUs, or of the cores."""
@@ -158,24 +155,27 @@ class Worker:
     def _end(self, job: Job, outcome: Outcome) -> None:
         """Record what came of a trial, and keep of its files what is still wanted."""
         if outcome.state == "pruned":
-            stopped = json.dumps({"reason": outcome.why, "step": look_at(job.folder).step})
-            (job.folder / "stopped.json").write_text(stopped + "\n", encoding="utf-8")
+            _say_pruned(job.folder / "stopped.json", outcome.why)
         self.study.tell(job.claim, outcome)
-        score = (
-            ""
-            if outcome.score is None
-            else f", {self.metric} {number(self.metric, sign_of(self.metric) * outcome.score)}"
-        )
+        score = "" if outcome.score is None else f", {self._shown(outcome.score)}"
         self.say(f"trial {job.claim.number}: {outcome.state}{score}{f': {outcome.why}' if outcome.why else ''}")
         if outcome.state != "stopped" and not self.keep_models:
             _free(job.folder)
-        rows = self.study.rows(sign_of(self.metric))
-        best = best_of(rows, self.metric)
+        self._record()
+
+    def _record(self) -> None:
+        """Write what has come of all trials, and keep the best model only."""
+        rows = self.study.rows()
+        best = best_of(rows, self.study.metric)
         for row in rows:
             if row.state == "finished" and not self.keep_models and best and row.folder != best.folder:
                 for name in ("model", "adapter"):
                     shutil.rmtree(Path(row.folder) / name, ignore_errors=True)
-        write_results(self.study.folder, rows, self.metric, self.best_command(best.parameters) if best else [])
+        write_results(self.study.folder, rows, self.study.metric, self.best_command(best.parameters) if best else [])
+
+    def _shown(self, score: float) -> str:
+        metric = self.study.metric
+        return f"{metric} {number(metric, sign_of(metric) * score)}"
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -214,6 +214,12 @@ def devices(workers: int, device: str) -> list[str]:
     if 0 < count < workers:
         raise ConfigError(f"--workers must be at most {count}, the GPUs here, got {workers}. Each trial needs its own.")
     return found
+
+
+def _say_pruned(marker: Path, why: str) -> None:
+    """Put the reason into what the run wrote when it was asked to stop, if it still could."""
+    step = json.loads(marker.read_text(encoding="utf-8"))["step"] if marker.is_file() else 0
+    marker.write_text(json.dumps({"reason": why, "step": step}) + "\n", encoding="utf-8")
 
 
 def _why(folder: Path, log: Path, code: int) -> str:
