@@ -208,12 +208,19 @@ def devices(workers: int, device: str) -> list[str]:
         return []
     import torch  # late: it takes seconds
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    count = torch.cuda.device_count()
-    found = visible if len(visible) == count else [str(index) for index in range(count)]
+    return usable(os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.cuda.device_count(), workers)
+
+
+def usable(visible: str, count: int, workers: int) -> list[str]:
+    """Return the names of `count` GPUs, as the variable CUDA_VISIBLE_DEVICES has them if it does.
+
+    Raises:
+        ConfigError: There are some, but fewer than `workers`.
+    """
     if 0 < count < workers:
         raise ConfigError(f"--workers must be at most {count}, the GPUs here, got {workers}. Each trial needs its own.")
-    return found
+    names = visible.split(",")
+    return names if len(names) == count else [str(index) for index in range(count)]
 
 
 def _say_pruned(marker: Path, why: str) -> None:
