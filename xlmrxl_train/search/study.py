@@ -29,7 +29,7 @@ from xlmrxl_train.track.secrets import redact
 
 MAX_TRIES = 3  # of a trial whose worker was killed: perhaps it is the trial that kills workers
 KILLED = "its worker was killed"
-_DRAWN_AT_RANDOM = 1_000_003  # a prime: seeds of trials are apart from those of a study with another seed
+_SEEDS_APART = 1_000_003  # the seeds of a study's trials are none of those of a study with the next seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +69,7 @@ class Study:
             RunError: The folder holds another search, or it or the storage cannot be used.
         """
         self.folder, self.search, self.seed = folder, search, config.seed
+        self.noted: str | None = None  # the metric, once this worker knows it
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             (folder / "claims").mkdir(parents=True, exist_ok=True)
@@ -89,11 +90,12 @@ class Study:
     @property
     def metric(self) -> str:
         """Return the metric that scores trials; the first look at the validation split tells it."""
-        return str(self.study.user_attrs.get("metric", "loss"))
+        return self.noted or str(self.study.user_attrs.get("metric", "loss"))
 
     def note_metric(self, name: str) -> None:
         """Take note of the metric that scores trials."""
-        if "metric" not in self.study.user_attrs:
+        if self.noted is None:
+            self.noted = name
             self.study.set_user_attr("metric", name)
 
     def ask(self, trials: int) -> Claim | None:
@@ -108,7 +110,7 @@ class Study:
             begun = sum("retry_of" not in trial.user_attrs for trial in known)
             if begun >= trials and not any(trial.state == TrialState.WAITING for trial in known):
                 return None
-            self.study.sampler = _sampler(self.search, _DRAWN_AT_RANDOM * self.seed + len(known))
+            self.study.sampler = _sampler(self.search, (_SEEDS_APART * self.seed + len(known)) % (1 << 32))
             trial = self.study.ask({key: _distribution(drawn) for key, drawn in self.search.space.items()})
             lock = self._lock(trial.number)
             assert lock is not None, f"trial {trial.number} is new, and somebody works at it"

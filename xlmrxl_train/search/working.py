@@ -21,6 +21,7 @@ from xlmrxl_train.search.results import best_of, sign_of, write_results
 from xlmrxl_train.search.study import Claim, Outcome, Study
 
 PAUSE = 0.2  # seconds between looks at the trials
+ASK_AGAIN = 20.0  # seconds until a worker whose study had no trial left asks whether another worker was lost
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGHUP: "SIGHUP"}
 
 
@@ -32,11 +33,10 @@ class Job:
     folder: Path  # of its run
     log: Path
     slot: int  # its place among those that this worker runs at a time
-    process: subprocess.Popen[bytes] | None = (
-        None  # None: another one, left by a worker that was killed, is in the folder
-    )
+    process: subprocess.Popen[bytes] | None = None  # not before one that a killed worker has left there is gone
     looks: int = 0  # at the validation split that the study knows of
-    size: int = -1  # of metrics.jsonl, in bytes, when it was read
+    scores: list[float] = field(default_factory=list)  # of all looks, higher is better
+    size: int = -1  # of metrics.jsonl, in bytes, when they were read
     pruned: str = ""  # why
     told: int = 0  # of the worker's signals
 
@@ -57,6 +57,7 @@ class Worker:
     asked: str | None = None  # why to stop
     signals: list[signal.Signals] = field(default_factory=list)  # that the trials are to get
     jobs: list[Job] = field(default_factory=list)
+    next_ask: float = 0.0  # not before, by the monotonic clock
 
     def work(self, trials: int) -> str | None:
         """Run trials until the study has so many; return why it stopped earlier, if it did.
@@ -75,10 +76,14 @@ class Worker:
                     if outcome := self._look(job):
                         self.jobs.remove(job)
                         self._end(job, outcome)
+                        self.next_ask = 0.0
                 time.sleep(PAUSE)
 
     def _begin(self, trials: int) -> None:
-        while self.asked is None and len(self.jobs) < self.workers and (claim := self.study.ask(trials)):
+        while self.asked is None and len(self.jobs) < self.workers and time.monotonic() >= self.next_ask:
+            if (claim := self.study.ask(trials)) is None:
+                self.next_ask = time.monotonic() + ASK_AGAIN
+                return
             slot = min(set(range(self.workers)) - {job.slot for job in self.jobs})
             log = self.study.folder / "logs" / f"{claim.name}.txt"
             log.parent.mkdir(exist_ok=True)
@@ -100,8 +105,8 @@ class Worker:
             job.process.send_signal(self.signals[job.told])
             job.told += 1
         code = job.process.poll()  # before the scores are read, so that none is missed
-        scores = self._scores(job)
-        for score in scores[job.looks :]:
+        self._read_scores(job)
+        for score in job.scores[job.looks :]:
             job.claim.trial.report(score, job.looks)
             job.looks += 1
             self.say(f"trial {job.claim.number}: look {job.looks}, {self._shown(score)}")
@@ -111,19 +116,21 @@ class Worker:
         if code is None:
             return None
         if (job.folder / "report.json").is_file():
-            if not scores:
+            if not job.scores:
                 return Outcome(state="failed", why="it finished without a score on the validation split")
-            return Outcome(state="finished", score=max(scores) if self.select == "best" else scores[-1])
+            return Outcome(state="finished", score=max(job.scores) if self.select == "best" else job.scores[-1])
         if job.pruned:
             return Outcome(state="pruned", why=job.pruned)
         if self.asked:
             return Outcome(state="stopped", why=f"stopped: {self.asked}")
         return Outcome(state="failed", why=_why(job.folder, job.log, code))
 
-    def _scores(self, job: Job) -> list[float]:
-        """Return the selection scores of all looks at the validation split so far, higher is better."""
-        found: list[dict[str, Any]] = []
-        with suppress(OSError), (job.folder / "metrics.jsonl").open(encoding="utf-8", errors="replace") as lines:
+    def _read_scores(self, job: Job) -> None:
+        """Read the selection scores of all looks at the validation split so far."""
+        path, found = job.folder / "metrics.jsonl", list[dict[str, Any]]()
+        if not path.is_file() or (size := path.stat().st_size) == job.size:
+            return
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if '"selection"' in line:
                     with suppress(ValueError):  # the last one may be half written
@@ -131,7 +138,7 @@ class Worker:
         found = [event for event in found if event.get("event") == "selection"]
         if found:
             self.study.note_metric(str(found[0]["metric"]))
-        return [float(event["score"]) for event in found]
+        job.size, job.scores = size, [float(event["score"]) for event in found]
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         command = self.command(job.claim)
