@@ -8,7 +8,7 @@ import pytest
 import torch
 from jobs import WORDS, events
 
-from tests.torchrun import torchrun
+from tests.torchrun import forked, torchrun
 from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.tensor_files import load_tensors
 
@@ -45,9 +45,9 @@ def test_a_checkpoint_that_one_rank_cannot_write_ends_all_with_one_message(tmp_p
 
 
 def test_a_gradient_that_is_nan_on_one_rank_changes_no_weight_on_any(tmp_path) -> None:
-    out, folder = tmp_path / "out", tmp_path / "run"
-    code, said, _ = launch(out, "poison:1", *WORDS, f"run.dir={folder}", "train.max_skipped=3")
-    assert code == 0, said
+    out, folder = tmp_path, tmp_path / "run"
+    done = forked(WORKER, str(out), "poison:1", *WORDS, f"run.dir={folder}", "train.max_skipped=3")
+    assert done.returncode == 0, done.stderr
     for step in range(1, 17):
         ranks = [torch.load(out / f"{rank}-{step}.pt", weights_only=True) for rank in (0, 1)]
         assert [rank["skipped"] for rank in ranks] == [step in (4, 5)] * 2
@@ -73,9 +73,9 @@ def test_too_many_skipped_steps_end_all_ranks_with_one_message(tmp_path) -> None
 
 
 def test_divided_tensors_are_read_in_every_other_division(tmp_path) -> None:
-    out = tmp_path / "out"
-    code, said, _ = launch(out, "shards")
-    assert code == 0, said
+    out = tmp_path
+    done = forked(WORKER, str(out), "shards")
+    assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (out / "0").iterdir()) == [
         "index.json", "rank-00000.safetensors", "rank-00001.safetensors",
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import DictConfig
 
@@ -65,7 +65,8 @@ class Library:
                     place = place.setdefault(folder, {})
                 place[name] = _Node(name, "/".join(folders), choice)
             store.store(name="config", node=read_yaml(shipped("conf") / "config.yaml"))
-            with initialize(version_base="1.3", config_path=None):
+            # A module must be named, and is Hydra's own; `initialize` would look in all loaded ones for who calls it.
+            with initialize_config_module("hydra.conf", version_base="1.3"):
                 yield
         finally:
             store.repo = before
