@@ -67,16 +67,25 @@ class Runner:
         return max(1.0, self.ends - time.monotonic())
 
     def command(self, arguments: list[str], *, limit: float) -> str:
-        """Run a command from the repository's root and return what it printed."""
-        limit = min(limit, self.left)
-        done = subprocess.run(
-            arguments, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False, errors="replace"
-        )
-        if done.returncode:
-            print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", flush=True)
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise RuntimeError(f"exit code {done.returncode}: {said[-1] if said else 'it said nothing'}")
-        return done.stdout
+        """Run a command from the repository's root and return what it printed, cut short where the limit came."""
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            try:
+                code = subprocess.run(
+                    arguments,
+                    cwd=ROOT,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    timeout=min(limit, self.left),
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = 124
+            said.seek(0)
+            text = said.read()
+        if code:
+            print(text[-6000:], flush=True)
+            raise RuntimeError(f"exit code {code}: {(text.strip().splitlines() or ['it said nothing'])[-1]}")
+        return text
 
 
 class SkippedError(Exception):
@@ -117,8 +126,21 @@ def tests_row(runner: Runner, *folders: str) -> str:
     if importlib.util.find_spec("pytest") is None:
         raise SkippedError("pytest is not installed")
     many = ["-n", "8"] if importlib.util.find_spec("xdist") and torch.cuda.is_available() else []
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *many, *folders, "-m", "not slow"]
-    return runner.command([*command, "-rfE", "--tb=short"], limit=150).strip().splitlines()[-1]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-v",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        *many,
+        *folders,
+        "-m",
+        "not slow",
+    ]
+    return runner.command([*command, "-rfE", "--tb=line", "--durations=8"], limit=200).strip().splitlines()[-1]
 
 
 def sample_row(runner: Runner, steps: int) -> str:

@@ -63,7 +63,9 @@ RUNGS = (
     Rung(name="default + optimizer=adamw_8bit", words=("optimizer=adamw_8bit",)),
     Rung(name="default + tuning=lora", words=("tuning=lora", "optimizer.lr=1e-3"), full=False),
     Rung(
-        name="default + tuning=lora, nf4", words=("tuning=lora", "tuning.weights=nf4", "optimizer.lr=1e-3"), full=False
+        name="default + tuning=lora, nf4",
+        words=("tuning=lora", "tuning.weights=nf4", "optimizer.lr=1e-3", "train.precision=bf16"),
+        full=False,
     ),
 )
 

@@ -3,10 +3,10 @@
     python -m benchmarks.xl_step --data ../shared/data --json out.json --profile profile.txt    # an 80 GB GPU or larger
     python -m benchmarks.xl_step --shape tiny --rows 1000 --device cpu --steps 3                  # the same, small
 
-A file of random bf16 weights in the Hub's layout is read, as a run reads it; then come optimizer steps on XNLI's pairs,
-batch 128. Ours are made by the session of `recipe=xnli` with the way's overrides, so memory can be compared with what
-`xlmrxl plan` says of the same configuration. The peer's step is Trainer's own, on batches that are ready. Only one
-model at a time fits, so ways cannot take turns; the matrix peak is sampled beside each.
+A file of random bf16 weights in the Hub's layout is read, as a run reads it; then come optimizer steps on XNLI's pairs
+(test and development), batch 128, for both sides. Ours are made from `recipe=xnli` with the way's overrides, so memory
+can be compared with what `xlmrxl plan` says of the same configuration. The peer's step is Trainer's own, on batches
+that are ready. Only one model at a time fits, so ways cannot take turns; the matrix peak is sampled beside each.
 """
 
 import argparse
@@ -28,11 +28,16 @@ from benchmarks.ladder import corpus_of
 from benchmarks.measure import MatrixPeak, clock, describe, machine, peak_memory_gb, table, timed, write_json
 from benchmarks.peer import Peer, grouped_positions, peer_model
 from benchmarks.startup import XL_ROWS, make_checkpoint
-from benchmarks.workload import SHAPES, load_examples, our_step, padded_batch, step_positions
+from benchmarks.workload import SHAPES, load_examples, our_batches, our_step, padded_batch, step_positions
 from xlmrxl_train import load_config
+from xlmrxl_train.config import LoraTuningConfig
 from xlmrxl_train.forecast import plan
-from xlmrxl_train.session import SAMPLE_TOKENIZER
-from xlmrxl_train.training.batches import StepBatches
+from xlmrxl_train.model import XLMRobertaXLLayer
+from xlmrxl_train.parallel import Blueprint, make_strategy
+from xlmrxl_train.session import SAMPLE_TOKENIZER, build_model
+from xlmrxl_train.training.adapters import fill_rounded
+from xlmrxl_train.training.optimizer import OptimizerPlan
+from xlmrxl_train.training.vocabulary import frozen_dtypes, train_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +107,29 @@ def ours(way: Way, folder: Path, options: argparse.Namespace, stack: ExitStack) 
             f"strategy.device={options.device}", "evaluate.every=0", "evaluate.test=false", *way.words,
         ]
     )  # fmt: skip
-    session, corpus = corpus_of(config)
+    session, _ = corpus_of(config)  # tokenised then, and known to the plan
     stack.callback(session.world.close)
     planned = plan(config).training / 1e9 if not options.no_plan else None
-    strategy = session.strategy(corpus)
+    examples, _ = load_examples(options.data, options.rows)
+    model, weights = build_model(config, session.task, session.tokenizer)
+    if config.tuning.name == "full" and config.model.embeddings == "auto":
+        train_rows(model, weights, examples.words)
+    blueprint = Blueprint(
+        model=model,
+        block=XLMRobertaXLLayer,
+        source=weights,
+        kept=frozen_dtypes(config, model, weights),
+        make_optimizer=OptimizerPlan(config.optimizer, model).build,
+    )
+    strategy, device = make_strategy(config, session.world, blueprint), session.world.device
+    if isinstance(config.tuning, LoraTuningConfig):
+        fill_rounded(model, weights, device)
     budget = int(config.train.tokens_per_micro_batch)
-    batches = StepBatches(
-        corpus=corpus, task=session.task, seed=1, batch_size=options.batch_size, token_budget=budget
-    )  # fmt: skip
 
     def make(index: int) -> tuple[list[int], Callable[[], Any]]:
-        lengths = corpus.sizes[batches.examples(index)].tolist()
-        parts = [batch.to(session.world.device) for batch in batches.of_step(index)]
-        return lengths, lambda: our_step(strategy, parts)
+        positions = step_positions(examples, options.batch_size, index)
+        parts = [batch.to(device) for batch in our_batches(examples, positions, budget)]
+        return [len(examples.ids[position]) for position in positions], lambda: our_step(strategy, parts)
 
     return make, planned
 
@@ -146,7 +161,7 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    rates, flops, losses = [], [], []
+    rates, flops, losses, blocks = [], [], [], 0
     with ready(way, folder, options) as stepper:
         loading = peak_memory_gb(device)
         if cuda:
@@ -156,12 +171,16 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
             values: list[float] = []
             seconds = timed(lambda a=action, v=values: v.append(a()), now)
             losses.append(values[0])
+            if index == options.warm_up and cuda:
+                blocks = torch.cuda.memory_stats(device)["num_device_alloc"]
             if index >= options.warm_up:
                 rates.append(sum(lengths) / seconds)
                 shape = SHAPES[options.shape]
                 flops.append(shape.training_flops(lengths, first_tokens_only=way.peer is None) / seconds)
             peak.sample()
         memory = peak_memory_gb(device)
+        blocks = torch.cuda.memory_stats(device)["num_device_alloc"] - blocks if cuda else 0
+        again = [sum(lengths) / timed(action, now) for _ in range(3)]
         if options.profile and way is options.ways[0]:
             profile(stepper, options)
         planned, ready_after = stepper.planned_gb, stepper.seconds
@@ -176,6 +195,8 @@ def measure(way: Way, folder: Path, options: argparse.Namespace, peak: MatrixPea
         "loading_gb": loading,
         "planned_gb": planned,
         "ready_s": ready_after,
+        "same_batch_again": again,
+        "blocks_from_the_driver": blocks,  # in measured steps
         "losses": losses,
     }
 

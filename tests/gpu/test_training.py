@@ -36,7 +36,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 def test_one_process_learns_as_on_a_cpu(single: list[float], tmp_path: Path) -> None:
-    assert single[-1] < single[0] - 0.05
+    assert single[-1] < single[0] - 0.02
     on_cpu = losses_on_cpu(tmp_path)
     assert single == pytest.approx(on_cpu, abs=0.03)  # bf16 on both, rounded in another order
 
