@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
+from xlmrxl_train.account import Scores, ended_early, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus
@@ -200,12 +200,10 @@ class Training:
         if "validation" not in self.corpora:
             return Look()
         scores = self.evaluator.evaluate(self.corpora["validation"], intervals=False)
-        log_scores(self.session, self.metrics, scores, step=state.step, split="validation")
+        score = selection_score(self.session, scores)
+        log_scores(self.session, self.metrics, scores, step=state.step, split="validation", selection=score)
         watched = [code for code in self.session.select_languages if code in scores] or list(scores)
-        return Look(
-            score=selection_score(self.session, scores) if self.selecting else None,
-            constant=all(scores[code].constant for code in watched),
-        )
+        return Look(score=score if self.selecting else None, constant=all(scores[code].constant for code in watched))
 
     def finish(self) -> Report:
         """Go to the selected checkpoint, write the model, score the test split once, and write the report."""
@@ -230,7 +228,7 @@ class Training:
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
             metrics=session.task.metrics,
-            notes=[*session.task.notes, *Guard.notes(state)],
+            notes=[*session.task.notes, *ended_early(session.config.train, state), *Guard.notes(state)],
         )
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):

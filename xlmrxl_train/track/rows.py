@@ -2,6 +2,7 @@
 
 {"event": "train", "step": 20, "loss": 0.7, ...}                      train/loss
 {"event": "evaluate", "split": "test", "language": "de", ...}         test/accuracy/de
+{"event": "selection", "step": 20, "score": 0.7, ...}                 selection/score, higher is better
 {"event": "averages", "split": "test", "accuracy": {"mean": ...}}     test/accuracy/mean
 {"event": "skip", "step": 21, ...}                                    skip = 1
 {"event": "guard", "step": 90, "fault": "spike", "back_to": 50, ...}  guard/spike = 1, guard/back_to = 50
@@ -39,18 +40,17 @@ class Rows:
         """Take the next line; return the rows that are complete."""
         kind = event.get("event", "other")
         step = event["step"] + self.repeated if "step" in event else self.position[0]
-        in_evaluation = kind in ("evaluate", "averages")
-        phase = 1 if kind == "train" else 0
+        phase = 1 if kind == "train" else 2 if kind == "selection" else 0
         if kind == "guard" and step == self.position[0]:
             phase = self.position[1]
-        if in_evaluation:
+        if kind in ("evaluate", "averages"):
             phase = 2 if event.get("split") == "validation" else 3
         complete = [] if (step, phase) == self.position else self.rest()
         self.position = (step, phase)
         self.values |= _numbers(kind, event)
         if "back_to" in event:
             self.repeated += event["step"] - event["back_to"]
-        return complete if kind == "evaluate" else [*complete, *self.rest()]
+        return complete if kind in ("evaluate", "selection") else [*complete, *self.rest()]
 
     def rest(self) -> list[Row]:
         """Return what is left."""

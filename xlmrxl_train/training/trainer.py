@@ -115,6 +115,9 @@ class Trainer:
             unseen = self._validation_due(total) and state.validated_step < state.step  # stopped before it was done
             if unseen and self._validate_and_save(total):
                 return True
+            if self._ended_early():  # it was killed after that
+                self.checkpointer.wait()
+                return False
             began = time.monotonic()
             for number, micro_batches in profile.inputs(steps) if profile else steps:
                 waited = time.monotonic() - began
@@ -131,6 +134,8 @@ class Trainer:
                     raise Stopped
                 if back or self._validate_and_save(total):
                     return True
+                if self._ended_early():
+                    break
                 began = time.monotonic()
             self.checkpointer.wait()
         return False
@@ -262,10 +267,14 @@ class Trainer:
                 return True
             if look.score is not None and (state.best_score is None or look.score > state.best_score):
                 state.best_score, state.best_step, improved = look.score, state.step, True
+            state.weigh(look.score, self.config.train.min_delta)
+            if self._ended_early():
+                self._say_ended()
         every, own = self.config.train.checkpoint_every, self.guard.acts and self.guard.ends_block(state.step)
-        if state.step == total:
+        end = state.step == total or self._ended_early()
+        if end:
             self.checkpointer.stays = None  # nothing will go back any more
-        if improved or own or state.step == total or (every and state.step % every == 0):
+        if improved or own or end or (every and state.step % every == 0):
             self._save()
         return False
 
@@ -327,6 +336,21 @@ class Trainer:
     def _examples_of(self, step: int) -> list[str]:
         """Return the names of the examples of a step, counted from 0."""
         return [self.batches.corpus.name(example) for example in self.batches.examples(step)]
+
+    def _ended_early(self) -> bool:
+        """Whether the validation split has ended training; the same on every rank, as its scores are."""
+        patience = self.config.train.patience
+        return patience is not None and self.state.patience_used >= patience
+
+    def _say_ended(self) -> None:
+        """Say that training ends here."""
+        state = self.state
+        self.console.say(
+            f"training ends after step {state.step}: no better score in {state.patience_used} looks at the validation "
+            f"split; the best one is of step {state.best_step}"
+        )
+        if self.metrics:
+            self.metrics.log("early_stop", {"step": state.step, "best_step": state.best_step})
 
     def _save(self) -> None:
         self.state.metrics_lines = self.metrics.lines if self.metrics else 0
