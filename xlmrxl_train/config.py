@@ -529,7 +529,10 @@ class TrainConfig:
         True, "train on while a checkpoint is written from a copy in host memory; where that has no room, train waits"
     )
     keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")
-    max_skipped: int = key(10, "steps in a row with a loss or gradient that is not finite, after which the run ends")
+    max_skipped: int = key(
+        10,
+        "steps in a row with a loss or gradient that is not finite, after which the run ends; guard=act goes back first",
+    )
     patience: int | None = key(
         None,
         "early stopping: looks at the validation split in a row without a better selection score, after which training "

@@ -296,16 +296,16 @@ class Trainer:
     def _answer(self, faults: list[Fault]) -> bool:
         """Say and record what the guard saw, and go back where it acts; return whether it did."""
         cured = next((fault for fault in faults if fault.curable and self._may_go_back), None)
-        for fault in faults:
-            event: dict[str, object] = {"step": self.state.step, "fault": fault.kind, "text": fault.text}
-            said, advice = f"guard: step {self.state.step}: {fault.text}", ADVICE[fault.kind]
-            event |= fault.numbers
+        seen = self.state.step
+        for fault in sorted(faults, key=lambda fault: fault is cured):  # the one that takes a step back last
+            event: dict[str, object] = {"step": seen, "fault": fault.kind, "text": fault.text, **fault.numbers}
+            advice = ADVICE[fault.kind]
             if fault.worst is not None:
                 event["examples"] = self._examples_of(fault.worst)
             if fault is cured:
                 advice = self._go_back(fault)
                 event |= {"back_to": self.state.step, "rate": self.state.rate, "left_out": self.state.left_out}
-            self.console.say(f"{said}. {advice}")
+            self.console.say(f"guard: step {seen}: {fault.text}. {advice}")
             if self.metrics:
                 self.metrics.log("guard", event)
         if cured:
