@@ -531,7 +531,7 @@ class TrainConfig:
     keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")
     max_skipped: int = key(
         10,
-        "steps in a row with a loss or gradient that is not finite, after which the run ends; guard=act goes back first",
+        "steps in a row with a loss or gradient that is not finite, after which the run ends (guard=act goes back)",
     )
     patience: int | None = key(
         None,

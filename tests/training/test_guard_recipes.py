@@ -25,7 +25,7 @@ WORDS = {
     "sib200": ["evaluate.languages=[eng_Latn]"],
     "panx": [],
     "udpos": [],
-    "tydiqa": ["task.max_length=128", "task.stride=96", "data.limit=4", "train.batch_size=4"],
+    "tydiqa": ["task.max_length=128", "task.stride=64", "data.limit=4", "train.batch_size=4"],
     "xcopa": ["evaluate.languages=[it]"],
     "mlm": ["dataset=udhr", "task.max_length=128", *UNSEEN],
     "clm": ["dataset=udhr", "task.max_length=128", *UNSEEN],
