@@ -68,8 +68,9 @@ def freeze_embeddings(
     saved = train_rows(model, source, rows) * TRAINING_BYTES
     nearly = "nearly " if config.optimizer.name == "adamw_8bit" else ""  # whose blocks of moments other rows then share
     return (
-        f"{len(rows):,} of {num_rows:,} rows are in the training set and trained, with {nearly}the result of training "
-        f"all; saves {saved / 1e9:,.1f} GB of gradients and moments per copy of the model ({1 - len(rows) / num_rows:.0%})"
+        f"{len(rows):,} of {num_rows:,} rows are in the training set and trained, with {nearly}the result of "
+        f"training all; saves {saved / 1e9:,.1f} GB of gradients and moments per copy of the model "
+        f"({1 - len(rows) / num_rows:.0%})"
     )
 
 
