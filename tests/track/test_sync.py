@@ -1,11 +1,17 @@
 """`xlmrxl sync`: a tracker is told afterwards what it missed, whether it was down, or never there."""
 
 import json
+import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.test_run import quick
 from tests.track.read_back import (
@@ -16,11 +22,13 @@ from tests.track.read_back import (
     wandb_history,
     wandb_sessions,
 )
-from xlmrxl_train import train
+from xlmrxl_train import load_config, train
 from xlmrxl_train.cli import main
+from xlmrxl_train.config import to_dict
 from xlmrxl_train.training.folder import RunFolder
 from xlmrxl_train.training.speed import MEASURED
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -99,6 +107,51 @@ def test_wandb_afterwards(copy) -> None:
     assert main(["sync", str(copy), "--to", "wandb", "tracker.project=another"]) == 0
     (session,) = wandb_sessions(copy)
     assert [row["step"] for row in wandb_history(session)] == [4, 7, 8, 12, 14, 16, 16, 16]
+
+
+def test_what_trackio_took_and_lost_with_its_process(tmp_path, capfd: Capture) -> None:
+    """trackio writes within half a second after it took a row; tracker.json knows at once that it did."""
+    words = ["recipe=demo", f"run.dir={tmp_path}", "tracker=trackio", f"tracker.trackio_dir={tmp_path / 'store'}"]
+    script = f"""
+        import os, signal, time
+        from pathlib import Path
+        from tests.track.test_trackers import knows, wait_for, write_lines
+        from xlmrxl_train import load_config
+        from xlmrxl_train.track.trackers import Trackers
+        folder = Path({str(tmp_path)!r})
+        config = load_config({words!r})
+        lines = write_lines(folder, 10)
+        Trackers.open(config, folder, step=0, say=print)
+        wait_for(lambda: knows(folder, "trackio {tmp_path / "store"}") == 10, 60)
+        time.sleep(2)
+        for step in (20, 30):
+            lines.log("train", {{"step": step, "loss": 0.5}})
+        wait_for(lambda: knows(folder, "trackio {tmp_path / "store"}") == 30, 60)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(load_config(words))))
+    read = f"""
+        from pathlib import Path
+        from tests.track.read_back import trackio_rows
+        print([row["step"] for row in trackio_rows(Path({str(tmp_path)!r}))])
+    """
+
+    def steps() -> str:
+        environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "store")}
+        command = [sys.executable, "-c", textwrap.dedent(read)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=True, cwd=REPOSITORY, env=environment
+        ).stdout.strip()
+
+    assert steps() == "[10]"
+    command = [sys.executable, "-m", "xlmrxl_train", "sync", str(tmp_path), "--to", "trackio"]
+    for said in (f"trackio: 2 rows of {tmp_path}; ", f"trackio knows all of {tmp_path} already"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=REPOSITORY)
+        assert said in done.stderr
+        assert steps() == "[10, 20, 30]"
 
 
 def test_a_server_that_is_down(copy, capfd: Capture, monkeypatch) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Position = tuple[int, int]  # optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test
+PHASES = {"train": 1, "validation": 2, "test": 3}  # by the first part of a number's name
 
 _NOT_SHOWN = ("event", "step", "total_steps", "split", "language", "n")
 
@@ -34,9 +35,8 @@ class Rows:
         kind = event.get("event", "other")
         step = event.get("step", self.position[0])
         in_evaluation = kind in ("evaluate", "averages")
-        phase = 1 if kind == "train" else 0
-        if in_evaluation:
-            phase = 2 if event.get("split") == "validation" else 3
+        phase = PHASES["test"] if in_evaluation else 0
+        phase = PHASES.get(event.get("split", "") if in_evaluation else kind, phase)
         complete = [] if (step, phase) == self.position else self.rest()
         self.position = (step, phase)
         self.values |= _numbers(kind, event)
