@@ -77,7 +77,16 @@ class Screen:
 class Session:
     """A program in a terminal of its own, which Ctrl-C reaches as a person's does."""
 
-    def __init__(self, command: Sequence[str], *, columns: int = 80, rows: int = 24, term: str = "xterm", **env: str):
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        term: str = "xterm",
+        folder: Path = REPOSITORY,
+        **env: str,
+    ) -> None:
         self.columns = columns
         self.output: list[tuple[float, bytes]] = []  # what was written, and when
         self.master, slave = pty.openpty()
@@ -93,8 +102,8 @@ class Session:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            cwd=REPOSITORY,
-            env=settings | {"TERM": term, "PYTHONUTF8": "1"} | env,
+            cwd=folder,
+            env=settings | {"TERM": term, "PYTHONUTF8": "1", "PYTHONPATH": str(REPOSITORY)} | env,
             preexec_fn=take_terminal,
         )
         os.close(slave)

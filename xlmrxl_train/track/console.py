@@ -105,12 +105,15 @@ class Console:
         def advance(note: str = "") -> None:
             bar.count += 1
 
+        alone = not self.shown
         with self.live():
             self.view.bars.append(bar)
             try:
                 yield advance
             finally:
                 self.view.bars.remove(bar)
+        if alone:  # no command shows it; how many there were, and how long they took, stays
+            self.rich.print(bar.line(self.rich.width - 1, ascii_only=False))
 
     def _lines(self, bar: Bar) -> Advance:
         last_line = time.monotonic()
