@@ -83,8 +83,25 @@ def test_lines_scroll_above_the_view_which_leaves_nothing(columns: int, term: st
     assert len(drawn) <= 2.1 * (drawn[-1] - drawn[0]) + 7  # two a second, and with each of the lines
 
 
+SLOW = PROGRAM.replace("(0.006)", "(1)")
+
+
+def test_other_ranks_show_nothing() -> None:
+    session = Session(["-c", PROGRAM.replace("Console()", "Console(enabled=False)").replace("(0.006)", "(0)")])
+    assert session.end() == 0
+    assert "tokens/s" not in session.raw and "\x1b" not in session.raw and "said" not in session.raw
+    assert "logged by another" in session.raw
+
+
+def test_a_process_that_is_killed_leaves_a_cursor() -> None:
+    session = Session(["-c", SLOW])
+    session.read(lambda it: "tokens/s" in it.screen().text)
+    session.process.kill()
+    assert session.end() == -signal.SIGKILL and session.screen().cursor
+
+
 def test_ctrl_c_leaves_the_terminal_clean() -> None:
-    session = Session(["-c", PROGRAM.replace("(0.006)", "(1)")])
+    session = Session(["-c", SLOW])
     session.read(lambda it: "tokens/s" in it.screen().text)
     session.press(b"\x03")
     assert session.end() == -signal.SIGINT

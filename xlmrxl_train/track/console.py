@@ -61,7 +61,7 @@ class Console:
         handlers = [(handler, handler.stream) for handler in _handlers() if handler.stream in streams]
         shown = Live(
             console=self.rich,
-            get_renderable=lambda: self.view,
+            get_renderable=lambda: self.view if self.shown else "",  # at last nothing, lest some of it scroll away
             refresh_per_second=REDRAWS,
             transient=True,
             redirect_stdout=sys.stdout in streams,
