@@ -1,8 +1,9 @@
 """Everything that only a GPU can show, in under ten minutes: `make gpu` there runs this.
 
-Rows: each attention backend against float32 eager on the CPU; the model's tests; a short run of the sample with
-train.profile; throughput against transformers; a step of the whole XL where the memory holds it. Without a CUDA device
-the same rows run small on the CPU, and the last line says so.
+Rows: each attention backend against float32 eager on the CPU; the tests that need a GPU and the model's; the whole XL
+in every way (benchmarks.xl_step; `--xl --only 'ours*'` for some of them); throughput, evaluation and inference against
+transformers; a short run of the sample with train.profile. Without a CUDA device some of it runs small on the CPU, and
+the last line says so.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from benchmarks.workload import SHAPES, load_examples, our_batches, our_model, o
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 1000  # of the embedding, for correctness
-XL_GB = 100  # weights, gradients and moments take 56, activations of 128 pairs about 25
 
 
 @dataclass(kw_only=True)
@@ -67,16 +67,25 @@ class Runner:
         return max(1.0, self.ends - time.monotonic())
 
     def command(self, arguments: list[str], *, limit: float) -> str:
-        """Run a command from the repository's root and return what it printed."""
-        limit = min(limit, self.left)
-        done = subprocess.run(
-            arguments, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False, errors="replace"
-        )
-        if done.returncode:
-            print(done.stdout[-2000:], done.stderr[-2000:], sep="\n", flush=True)
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise RuntimeError(f"exit code {done.returncode}: {said[-1] if said else 'it said nothing'}")
-        return done.stdout
+        """Run a command from the repository's root and return what it printed, cut short where the limit came."""
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
+            try:
+                code = subprocess.run(
+                    arguments,
+                    cwd=ROOT,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    timeout=min(limit, self.left),
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = 124
+            said.seek(0)
+            text = said.read()
+        if code:
+            print(text[-6000:], flush=True)
+            raise RuntimeError(f"exit code {code}: {(text.strip().splitlines() or ['it said nothing'])[-1]}")
+        return text
 
 
 class SkippedError(Exception):
@@ -112,12 +121,26 @@ def backend_row(backend: str, device: torch.device, dropout: float) -> str:
     return f"gradients within {difference:.2%} of float32 eager"
 
 
-def tests_row(runner: Runner) -> str:
-    """Run the model's tests; those that need a GPU run where there is one."""
+def tests_row(runner: Runner, *folders: str) -> str:
+    """Run tests of ours, some at a time; those that need a GPU run where there is one."""
     if importlib.util.find_spec("pytest") is None:
         raise SkippedError("pytest is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/model", "-m", "not slow"]
-    return runner.command(command, limit=240).strip().splitlines()[-1]
+    many = ["-n", "8"] if importlib.util.find_spec("xdist") and torch.cuda.is_available() else []
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-v",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        *many,
+        *folders,
+        "-m",
+        "not slow",
+    ]
+    return runner.command([*command, "-rfE", "--tb=line", "--durations=8"], limit=200).strip().splitlines()[-1]
 
 
 def sample_row(runner: Runner, steps: int) -> str:
@@ -152,14 +175,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=9.0, help="no row begins after this time")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", nargs="*", default=[""], help="rows whose names contain one of these")
+    parser.add_argument("--data", type=Path, help="folder with nli/ and tokenizer/xlmr; without: what is packaged")
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder for the files of longer rows")
+    parser.add_argument("--xl", nargs=argparse.REMAINDER, default=[], help="options of benchmarks.xl_step, at the end")
     options = parser.parse_args(arguments)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
+    options.output = options.output.resolve()
+    options.output.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(describe(machine(device)), flush=True)
     runner = Runner(options.minutes)
-    for name, action in rows(runner, device, cuda=cuda):
-        if options.only in name:
+    for name, action in rows(runner, device, options):
+        if any(word in name for word in options.only):
             runner.run(name, action)
     lines = [[_word(result).strip(), result.name, result.note, f"{result.seconds:.0f}"] for result in runner.results]
     print("\n" + table(["", "what", "result", "s"], lines))
@@ -167,13 +194,29 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(options.json, {"machine": machine(device), "rows": lines})
     failed = [result.name for result in runner.results if result.passed is False]
     print(f"\n{len(failed)} failed: {', '.join(failed)}" if failed else "\nnothing failed")
-    if not cuda:
+    if device.type != "cuda":
         print("no CUDA device found; ran the CPU part only")
     return 1 if failed else 0
 
 
-def rows(runner: Runner, device: torch.device, *, cuda: bool) -> list[tuple[str, Callable[[], str]]]:
+def xl_row(runner: Runner, options: argparse.Namespace, here: list[str]) -> str:
+    """Run benchmarks.xl_step in a process of its own and print its table."""
+    places = [
+        f"--{name}={options.output / file}" for name, file in (("json", "xl.json"), ("profile", "xl_profile.txt"))
+    ]
+    minutes = max(0.5, runner.left / 60 - 1)
+    command = [sys.executable, "-m", "benchmarks.xl_step", *here, *places, "--minutes", f"{minutes:.1f}", *options.xl]
+    print(runner.command(command, limit=runner.left), flush=True)
+    values: dict[str, Any] = json.loads((options.output / "xl.json").read_text(encoding="utf-8"))
+    assert not values["failed"], "; ".join(f"{name}: {reason}" for name, reason in values["failed"].items())
+    return f"{len(values['found'])} ways"
+
+
+def rows(
+    runner: Runner, device: torch.device, options: argparse.Namespace
+) -> list[tuple[str, Callable[[], str]]]:  # fmt: skip
     """Return every row's name and action."""
+    cuda = device.type == "cuda"
     backends = ["grouped", "sdpa", "eager", *(["varlen"] if cuda else [])]
     found: list[tuple[str, Callable[[], str]]] = [
         (f"attention {name}, {device.type}, bf16", lambda name=name: backend_row(name, device, 0.0))
@@ -191,28 +234,29 @@ def rows(runner: Runner, device: torch.device, *, cuda: bool) -> list[tuple[str,
             ("throughput tiny", lambda: throughput_row(runner, small, 200)),
             ("sample run", lambda: sample_row(runner, 8)),
         ]
-    memory = torch.cuda.get_device_properties(device).total_memory / 1e9
-    data = ROOT.parent / "shared" / "data"
-    here = ["--data", str(data)] if data.is_dir() else []
-
-    def whole(variant: str, dropout: str) -> str:
-        if memory < XL_GB:
-            raise SkippedError(f"XL's full fine-tuning needs {XL_GB} GB, this GPU has {memory:.0f}")
-        sizes = ["--shape", "XL", "--vocab", "real", "--steps", "8", "--warm-up", "3", "--dropout", dropout]
-        return throughput_row(runner, [*here, *sizes, "--variants", variant], 150)
-
+    here = ["--data", str(options.data)] if options.data else []
+    bench = [sys.executable, "-m"]
     return [
         *found,
+        ("tests", lambda: tests_row(runner, "tests/gpu", "tests/model", "tests/inference/test_loading.py")),
         ("both models compute the same", lambda: throughput_check(runner, here)),
+        ("XL", lambda: xl_row(runner, options, here)),
+        ("throughput 8x512", lambda: throughput_row(runner, [*here, "--vocab", "real", "--steps", "20"], 120)),
+        ("evaluation", lambda: printed(runner, [*bench, "benchmarks.evaluation", *here, *EVALUATION], 120)),
+        ("inference", lambda: printed(runner, [*bench, "benchmarks.inference", *here, *INFERENCE], 120)),
         ("sample run", lambda: sample_row(runner, 30)),
-        ("XL, all parameters, batch 128: ours", lambda: whole("ours", "0.1")),
-        ("XL, all parameters, batch 128: ours without dropout (varlen)", lambda: whole("ours", "0.0")),
-        ("XL, all parameters, batch 128: Trainer's best", lambda: whole("group_by", "0.1")),
-        ("throughput 8x512", lambda: throughput_row(runner, [*here, "--steps", "20"], 120)),
-        ("throughput 2xXL", lambda: throughput_row(runner, [*here, "--shape", "2xXL", "--steps", "20"], 120)),
-        ("XL, all parameters, batch 128: Trainer's default", lambda: whole("padded", "0.1")),
-        ("tests/model", lambda: tests_row(runner)),
     ]
+
+
+EVALUATION = ["--languages", "en,de,zh,sw", "--limit", "2000", "--tokens-per-batch", "16384", "--batch-sizes", "64,256"]
+INFERENCE = ["--task", "text-classification", "--limit", "2048", "--tokens-per-batch", "16384"]
+
+
+def printed(runner: Runner, command: list[str], limit: float) -> str:
+    """Run a benchmark, print what it prints, and return its last line."""
+    said = runner.command(command, limit=limit).strip()
+    print(said, flush=True)
+    return said.splitlines()[-1]
 
 
 def throughput_check(runner: Runner, options: list[str]) -> str:

@@ -15,8 +15,9 @@ PYTHON_VERSION=${PYTHON_VERSION:-3.12}
 PLATFORMS=${PLATFORMS:-"manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64"}
 # Versions: constraints.txt. What such a machine has beside torch (pyarrow, pandas, fsspec, ...) is not carried: 7 MB
 # instead of 73; name what yours lacks in PACKAGES. antlr4 has no wheel on the index and is built here.
-PACKAGES=${PACKAGES:-"hydra-core omegaconf datasets evaluate dill multiprocess conllu langcodes language-data marisa-trie"}
-BUILT=${BUILT-"antlr4-python3-runtime"}
+PACKAGES=${PACKAGES:-"hydra-core omegaconf datasets evaluate dill multiprocess conllu langcodes language-data marisa-trie plotly
+          torchao hjson pydantic pydantic-core annotated-types typing-inspection"}
+BUILT=${BUILT-"antlr4-python3-runtime deepspeed"}
 
 if [ "${1:-}" = wheels ]; then
     mkdir -p "$WHEELS"
@@ -32,7 +33,7 @@ if [ "${1:-}" = wheels ]; then
 fi
 
 if ls "$WHEELS"/*.whl >/dev/null 2>&1; then
-    $PYTHON -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$SITE" "$WHEELS"/*.whl
+    $PYTHON -m pip install --quiet --no-index --no-deps --no-cache-dir --upgrade --target "$SITE" "$WHEELS"/*.whl
     PYTHONPATH="$SITE${PYTHONPATH:+:$PYTHONPATH}"
     export PYTHONPATH
 else

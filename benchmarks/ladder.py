@@ -30,6 +30,7 @@ from benchmarks.peer import PaddedRows, arguments
 from benchmarks.ranks import ROOT
 from benchmarks.workload import REAL_VOCABULARY, SHAPES, Examples, our_model
 from xlmrxl_train import Tokenizer, load_config, train
+from xlmrxl_train.config import Config
 from xlmrxl_train.data.corpus import Corpus
 from xlmrxl_train.session import SAMPLE_TOKENIZER, Session
 
@@ -62,7 +63,9 @@ RUNGS = (
     Rung(name="default + optimizer=adamw_8bit", words=("optimizer=adamw_8bit",)),
     Rung(name="default + tuning=lora", words=("tuning=lora", "optimizer.lr=1e-3"), full=False),
     Rung(
-        name="default + tuning=lora, nf4", words=("tuning=lora", "tuning.weights=nf4", "optimizer.lr=1e-3"), full=False
+        name="default + tuning=lora, nf4",
+        words=("tuning=lora", "tuning.weights=nf4", "optimizer.lr=1e-3", "train.precision=bf16"),
+        full=False,
     ),
 )
 
@@ -77,9 +80,9 @@ class Times(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def corpus_of(words: Sequence[str]) -> tuple[Session, Corpus]:
+def corpus_of(config: Config) -> tuple[Session, Corpus]:
     """Open the training split that a run of ours would train on."""
-    session = Session.open(load_config(list(words)))
+    session = Session.open(config)
     return session, session.corpus("train", session.train_languages)
 
 
@@ -128,7 +131,7 @@ def time_rung(rung: Rung, base: Path, data: Path | None, folder: Path, steps: in
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         speeds = [line["tokens_per_second"] for line in lines if line["event"] == "train"]
     else:
-        session, corpus = corpus_of(words)
+        session, corpus = corpus_of(load_config(words))
         _, examples = one_language(corpus, 0)
         model = transformers.AutoModelForSequenceClassification.from_pretrained(base)
         trainer, times, tokens = peer_trainer(rung, model, examples, max_steps=steps)
@@ -147,7 +150,7 @@ def score_rung(rung: Rung, pretrained: Path, folder: Path) -> dict[str, float]:
         assert report is not None
         found = {code: score.values["accuracy"] for code, score in report.languages.items()}
     else:
-        session, corpus = corpus_of(words)
+        session, corpus = corpus_of(load_config(words))
         _, examples = one_language(corpus, 0)
         settings = session.config
         warm_up = round(settings.schedule.warmup * settings.train.epochs * len(examples) / BATCH)

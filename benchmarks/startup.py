@@ -40,18 +40,26 @@ SPARE_GB = 2.0  # for a rank beside its share of the file
 PHASES = ("load", "forward and backward", "optimizer", "save", "export")
 
 
-def make_checkpoint(folder: Path, shape: str, rows: int) -> None:
-    """Write random weights as the Hub has them: a masked language model in bf16, one tensor in memory at a time."""
+def make_checkpoint(folder: Path, shape: str, rows: int, device: str = "cpu") -> None:
+    """Write random weights as the Hub has them: a masked language model in bf16, one tensor in memory at a time.
+
+    Args:
+        folder: Where.
+        shape: A name from SHAPES.
+        rows: Of the embedding.
+        device: Which draws the numbers: a GPU is faster, and draws others.
+    """
     config = XLMRobertaXLConfig(**(SHAPES[shape].options(rows, 0.1) | {"num_labels": 2}))
     with torch.device("meta"):
         model = XLMRobertaXLForMaskedLM(config)
 
     def drawn(name: str, parameter: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(len(name) * parameter.numel())
+        generator = torch.Generator(device).manual_seed(len(name) * parameter.numel())
         mean = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
         tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
         for piece in tensor.view(-1).split(PIECE):
-            piece.copy_(torch.randn(piece.numel(), generator=generator).mul_(0.02).add_(mean))
+            numbers = torch.randn(piece.numel(), generator=generator, device=device)
+            piece.copy_(numbers.mul_(0.02).add_(mean).bfloat16())
         return tensor
 
     entries = [

@@ -28,7 +28,10 @@ def same_outputs(head: str, first: PreTrained, second: PreTrained) -> None:
     if head == "MultipleChoice":
         ids, mask = torch.stack([ids, ids.flip(0)], 1), torch.stack([mask, mask.flip(0)], 1)
     with torch.no_grad():
-        left, right = first(ids, mask), second(ids, mask)
+        places = ("cpu" if model.device.type == "meta" else model.device for model in (first, second))
+        left, right = (
+            model(ids.to(place), mask.to(place)) for model, place in zip((first, second), places, strict=True)
+        )
     for name in ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output"):
         if name in left:
             torch.testing.assert_close(right[name].cpu(), left[name].cpu(), rtol=1e-5, atol=1e-5)
@@ -126,7 +129,8 @@ def test_gpus_memory_and_disk(head: str, tmp_path: Path) -> None:
     folder, cls = save(head, tmp_path, num_hidden_layers=4), our_class(head)
     whole = cls.from_pretrained(folder)
     size = sum(parameter.nbytes for parameter in whole.parameters())
-    limits = {**dict.fromkeys(range(min(GPUS, 2)), size // 3), "cpu": size // 3}
+    # accelerate keeps room for the largest module on the first GPU.
+    limits = {**dict.fromkeys(range(min(GPUS, 2)), size * 2 // 3), "cpu": size // 6}
     spread = cls.from_pretrained(folder, device_map="auto", max_memory=limits)
     assert {parameter.device.type for parameter in spread.parameters()} >= {"cuda", "meta"}
     same_outputs(head, whole, spread)

@@ -149,28 +149,28 @@ def test_dropout_sits_where_the_hub_has_it() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("flash", "cpu", torch.float32, 0.0), 'must be one of auto, grouped, sdpa, varlen, eager, got "flash".'),
-        (("varlen", "cpu", torch.bfloat16, 0.0), "must run on a CUDA device, got cpu."),
-        (("varlen", "cuda", torch.bfloat16, 0.1), "must have attention_probs_dropout_prob=0 in training, got 0.1"),
-        (("varlen", "cuda", torch.float32, 0.0), "must have queries in bfloat16 or float16, got float32."),
+        (("flash", "cpu", torch.float32, 80), 'must be one of auto, grouped, sdpa, varlen, eager, got "flash".'),
+        (("varlen", "cpu", torch.bfloat16, 80), "must run on a CUDA device, got cpu."),
+        (("varlen", "cuda", torch.bfloat16, 20), "must have heads of a multiple of 8 features, at most 256, got 20."),
+        (("varlen", "cuda", torch.float32, 80), "must have queries in bfloat16 or float16, got float32."),
     ],
 )
-def test_refusals(arguments: tuple[str, str, torch.dtype, float], message: str) -> None:
-    name, device, dtype, dropout_p = arguments
+def test_refusals(arguments: tuple[str, str, torch.dtype, int], message: str) -> None:
+    name, device, dtype, head_size = arguments
     with pytest.raises(ConfigError) as error:
-        choose_backend(name, torch.device(device), dtype, dropout_p, wants_weights=False)
+        choose_backend(name, torch.device(device), dtype, head_size, wants_weights=False)
     assert message in str(error.value)
 
 
-def test_auto_never_changes_dropout() -> None:
-    def choose(device: str, dtype: torch.dtype, dropout_p: float, *, weights: bool = False) -> str:
-        return choose_backend("auto", torch.device(device), dtype, dropout_p, wants_weights=weights)
+def test_auto_picks_by_device() -> None:
+    def choose(device: str, dtype: torch.dtype, head_size: int = 80, *, weights: bool = False) -> str:
+        return choose_backend("auto", torch.device(device), dtype, head_size, wants_weights=weights)
 
-    assert choose("cpu", torch.bfloat16, 0.0) == "grouped"
-    assert choose("cuda", torch.bfloat16, 0.0) == "varlen"
-    assert choose("cuda", torch.bfloat16, 0.1) == "grouped"
-    assert choose("cuda", torch.float32, 0.0) == "grouped"
-    assert choose("cuda", torch.bfloat16, 0.0, weights=True) == "eager"
+    assert choose("cpu", torch.bfloat16) == "grouped"
+    assert choose("cuda", torch.bfloat16) == choose("cuda", torch.float16) == "varlen"
+    assert choose("cuda", torch.bfloat16, 20) == "grouped"
+    assert choose("cuda", torch.float32) == "grouped"
+    assert choose("cuda", torch.bfloat16, weights=True) == "eager"
 
 
 def test_backend_can_be_set_later() -> None:
@@ -198,3 +198,43 @@ def test_varlen_on_a_gpu(causal: bool) -> None:
         for got, reference in zip([output, *(leaf.grad for leaf in leaves)], expected, strict=True):
             assert got is not None
             assert (got.float().cpu() - reference).abs().max() < 2e-2 * (1 + reference.abs().max())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen needs a GPU")
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_of_varlen_on_a_gpu(causal: bool) -> None:
+    # Values that are rows of the identity show the probabilities after dropout, so the mask is known.
+    torch.manual_seed(0)
+    lengths, heads, size, p = [80, 64, 7, 1], 4, 80, 0.25
+    sequences = PackedSequences.from_lengths(lengths).to("cuda")
+    layout = attention_module.make_layout("varlen", sequences, causal=causal)
+    query, key, value, upstream = (torch.randn(sum(lengths), heads * size).cuda().bfloat16() for _ in range(4))
+    identity = torch.cat([torch.eye(size)[:length] for length in lengths]).repeat(1, heads).cuda().bfloat16()
+    torch.cuda.manual_seed(7)
+    dropped = attend(query, key, identity, layout, heads, p, None).view(-1, heads, size)
+    torch.cuda.manual_seed(7)
+    leaves = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
+    output = attend(*leaves, layout, heads, p, None)
+    output.backward(upstream)
+
+    doubles = [tensor.detach().double().requires_grad_() for tensor in (query, key, value)]
+    parts, visible, kept = [], 0, 0
+    for start, length in zip(sequences.offsets.tolist(), lengths, strict=False):
+        rows = slice(start, start + length)
+        query_HLd, key_HLd, value_HLd = (one[rows].view(length, heads, size).transpose(0, 1) for one in doubles)
+        scores = query_HLd @ key_HLd.transpose(1, 2) / size**0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones(length, length).triu(1).bool().cuda(), -torch.inf)
+        mask = dropped[rows, :, :length].transpose(0, 1) != 0
+        visible += int((scores.softmax(-1) > 1e-3).sum())
+        kept += int((mask & (scores.softmax(-1) > 1e-3)).sum())
+        mixed = (scores.softmax(-1) * mask / (1 - p)) @ value_HLd
+        parts.append(mixed.transpose(0, 1).reshape(length, -1))
+    expected = torch.cat(parts)
+    expected.backward(upstream.double())
+    assert abs(kept / visible - (1 - p)) < 0.02
+    for got, wanted in zip(
+        [output, *(leaf.grad for leaf in leaves)], [expected, *(d.grad for d in doubles)], strict=True
+    ):
+        assert got is not None and wanted is not None
+        assert (got.double() - wanted).norm() / wanted.norm() < 2e-2

@@ -1,4 +1,4 @@
-"""Compiled feed-forward halves: the same numbers, and one graph for all layers and batches."""
+"""Compiled pieces of layers: the same numbers, and the same graphs for all layers and batches."""
 
 import random
 
@@ -37,11 +37,11 @@ def gradients(recompute: str, *, compiled: bool) -> list[torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it, and hides this warning by a filter
 @pytest.mark.parametrize("recompute", ["none", "full"])
-def test_one_graph_gives_the_same_numbers(recompute: str) -> None:
+def test_few_graphs_give_the_same_numbers(recompute: str) -> None:
     torch.compiler.reset()
     counters.clear()
     expected, got = (gradients(recompute, compiled=compiled) for compiled in (False, True))
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == 5  # two of them of the last layer, for first tokens alone
     assert not counters["graph_break"]
     for theirs, ours in zip(expected, got, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

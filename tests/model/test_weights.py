@@ -62,6 +62,12 @@ def test_auto_model_reads_what_we_save(tmp_path: Path) -> None:
     assert config["model_type"] == "xlm-roberta-xl" and config["dtype"] == "float32"
 
 
+def test_an_engine_may_put_a_class_of_its_own_around_it() -> None:
+    model = our_class("SequenceClassification")(configuration())
+    model.__class__ = type(f"FSDP{type(model).__name__}", (type(model),), {"__module__": "torch.distributed.fsdp"})
+    assert model.architecture == "XLMRobertaXLForSequenceClassification"
+
+
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     saved(tmp_path)
     names = set(safetensors.torch.load_file(tmp_path / "model.safetensors"))

@@ -148,11 +148,12 @@ def test_cuda_keeps_a_byte_where_dropout_fell_and_no_probabilities_without_it() 
     inputs = Shape().inputs(MIXED)
     for dropout in (0.1, 0.0):
         outline = Shape(dropout=dropout).model("meta", Setting())
-        cpu, cuda = (footprint(outline, inputs, replace(Setting(), cuda=cuda)) for cuda in (False, True))
+        grouped = Setting(attention="grouped")
+        cpu, cuda = (footprint(outline, inputs, replace(grouped, cuda=cuda)) for cuda in (False, True))
+        without_probabilities = footprint(outline, inputs, Setting(cuda=True))
+        assert without_probabilities.kept < cuda.kept
         if dropout:
             tokens, hidden = sum(MIXED), Shape().hidden
             # Embedding 4 bytes, two layers 2 bytes per element before; the last layer has first tokens alone.
             less = tokens * hidden * (3 + 2) + len(MIXED) * hidden * (1 + 3 + 1)
             assert cpu.kept - cuda.kept == pytest.approx(less, rel=0.05)
-        else:
-            assert cuda.kept < cpu.kept

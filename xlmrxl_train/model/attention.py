@@ -4,15 +4,11 @@ Suffixes: T query tokens, S key tokens, D features of all heads, H heads, N sequ
 length of a group, B sequences.
 """
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention import varlen
 
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.model.configuration import ATTENTION_BACKENDS
@@ -20,7 +16,7 @@ from xlmrxl_train.model.grouped import BlockPlan, grouped_attention
 from xlmrxl_train.model.layers import dropout
 from xlmrxl_train.model.packed import LengthGroup, PackedSequences
 
-varlen_attn = cast(Callable[..., Tensor], varlen.varlen_attn)  # its signature differs between versions
+_FLASH_HEAD_STEP, _FLASH_HEAD_MOST = 8, 256  # sizes of a head that FlashAttention 2 has kernels for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,16 +93,14 @@ def _shifted_causal_biases(queries: PackedSequences, keys: PackedSequences) -> t
     return tuple(biases)
 
 
-def choose_backend(
-    name: str, device: torch.device, dtype: torch.dtype, dropout_p: float, *, wants_weights: bool
-) -> str:
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype, head_size: int, *, wants_weights: bool) -> str:
     """Resolve "auto" and refuse a backend that cannot do what is asked. Dropout is never changed.
 
     Args:
         name: A name from `ATTENTION_BACKENDS`.
         device: Where the batch is.
         dtype: Of the queries.
-        dropout_p: Dropout on attention probabilities in this call (0 in evaluation).
+        head_size: Features of a head.
         wants_weights: Attention weights are to be returned, which only "eager" can.
 
     Raises:
@@ -117,7 +111,7 @@ def choose_backend(
             f'attn_implementation must be one of {", ".join(ATTENTION_BACKENDS)}, got "{name}". '
             '"auto" picks per device.'
         )
-    fault = _varlen_fault(device, dtype, dropout_p)
+    fault = _varlen_fault(device, dtype, head_size)
     if name == "varlen" and fault is not None:
         raise ConfigError(fault)
     if wants_weights:
@@ -127,17 +121,17 @@ def choose_backend(
     return name
 
 
-def _varlen_fault(device: torch.device, dtype: torch.dtype, dropout_p: float) -> str | None:
+def _varlen_fault(device: torch.device, dtype: torch.dtype, head_size: int) -> str | None:
     prefix = 'attn_implementation="varlen" must '
     if device.type != "cuda":
         return f'{prefix}run on a CUDA device, got {device.type}. Use "auto", which takes "grouped" there.'
-    if dropout_p > 0.0:
-        return (
-            f"{prefix}have attention_probs_dropout_prob=0 in training, got {dropout_p}: its kernel has no dropout. "
-            'Set model.attention_probs_dropout_prob=0, or use "grouped" or "sdpa".'
-        )
     if dtype not in (torch.bfloat16, torch.float16):
         return f'{prefix}have queries in bfloat16 or float16, got {str(dtype)[6:]}. Use "grouped" or "sdpa".'
+    if head_size % _FLASH_HEAD_STEP or head_size > _FLASH_HEAD_MOST:
+        return (
+            f"{prefix}have heads of a multiple of {_FLASH_HEAD_STEP} features, at most {_FLASH_HEAD_MOST}, got "
+            f'{head_size}. Use "grouped" or "sdpa".'
+        )
     return None
 
 
@@ -160,7 +154,7 @@ def attend(
         plan = BlockPlan(queries=layout.queries, keys=layout.keys, biases=layout.biases, num_heads=num_heads)
         return grouped_attention(query_TD, key_SD, value_SD, plan, dropout_p)
     if layout.backend == "varlen":
-        return _varlen(query_TD, key_SD, value_SD, layout, num_heads)
+        return _varlen(query_TD, key_SD, value_SD, layout, num_heads, dropout_p)
     query = _to_block(query_TD, layout.queries, num_heads)
     key = _to_block(key_SD, layout.keys, num_heads)
     value = _to_block(value_SD, layout.keys, num_heads)
@@ -196,13 +190,16 @@ def _eager(
         return (probabilities @ value_NHKd.float()).to(query_NHLd.dtype)
 
 
-def _varlen(query_TD: Tensor, key_SD: Tensor, value_SD: Tensor, layout: AttentionLayout, num_heads: int) -> Tensor:
-    split = [packed.view(packed.shape[0], num_heads, -1) for packed in (query_TD, key_SD, value_SD)]
-    # torch 2.10 has is_causal, later versions a window whose right side is 0.
-    new_style = "window_size" in inspect.signature(varlen_attn).parameters
-    causal = {"window_size": (-1, 0 if layout.causal else -1)} if new_style else {"is_causal": layout.causal}
-    output_THd = varlen_attn(
-        *split, layout.queries.offsets, layout.keys.offsets, layout.queries.max_length, layout.keys.max_length,
-        **causal,
-    )  # fmt: skip
+def _varlen(
+    query_TD: Tensor, key_SD: Tensor, value_SD: Tensor, layout: AttentionLayout, num_heads: int, dropout_p: float
+) -> Tensor:  # fmt: skip
+    """Attend without any padding, in one FlashAttention 2 kernel for all sequences.
+
+    torch.nn.attention.varlen.varlen_attn calls the same operator, but sets dropout to 0 (torch 2.10 to 2.13).
+    """
+    split = (packed.view(packed.shape[0], num_heads, -1) for packed in (query_TD, key_SD, value_SD))
+    output_THd: Tensor = torch.ops.aten._flash_attention_forward(
+        *split, layout.queries.offsets, layout.keys.offsets, layout.queries.max_length,
+        layout.keys.max_length, dropout_p, layout.causal, False,
+    )[0]  # fmt: skip
     return output_THd.flatten(1)

@@ -276,7 +276,7 @@ class XLMRobertaXLModel(PreTrained):
         assert isinstance(first_layer, SelfAttention)
         backend = choose_backend(
             self.attn_implementation, hidden_TD.device, matmul_dtype(first_layer.query, hidden_TD),
-            first_layer.dropout.p if self.training else 0.0, wants_weights=output_attentions,
+            config.hidden_size // config.num_attention_heads, wants_weights=output_attentions,
         )  # fmt: skip
         cache = packed.past_key_values
         if backend != "grouped":

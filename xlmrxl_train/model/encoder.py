@@ -5,6 +5,7 @@ Suffixes: T tokens, S tokens of the encoder's states (cross-attention), D featur
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ class LayerContext:
     first_layout: AttentionLayout | None = None
     """Each sequence's first token over all of its tokens: the last layer computes these queries alone."""
 
+    @property
+    def first_tokens(self) -> Tensor | None:
+        """[B] int32: the rows that the last layer computes, where it does not compute all."""
+        return None if self.first_layout is None else self.first_layout.keys.first_tokens
+
     def to(self, device: torch.device) -> "LayerContext":
         """Return a copy for layers on another device; cache and lists of weights are shared with this one."""
         states_SD = self.encoder_states_SD
@@ -55,18 +61,23 @@ class SelfAttention(nn.Module):
         self.value: nn.Module = Linear(config.hidden_size, config.hidden_size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, normed_TD: Tensor, context: LayerContext) -> Tensor:
-        """Return [T, D] before the output projection."""
+    def project(self, normed_TD: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values; queries of the tokens `first` alone, if given."""
         normed_TD = normed_TD.to(matmul_dtype(self.query, normed_TD))  # once, not once per projection
-        wanted, layout = normed_TD, context.layout
-        if context.first_layout is not None:
-            layout = context.first_layout
-            wanted = normed_TD.index_select(0, layout.keys.first_tokens)
-        query_TD, key_SD, value_SD = self.query(wanted), self.key(normed_TD), self.value(normed_TD)
+        wanted = normed_TD if first is None else normed_TD.index_select(0, first)
+        return self.query(wanted), self.key(normed_TD), self.value(normed_TD)
+
+    def mix(self, query_TD: Tensor, key_SD: Tensor, value_SD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D] before the output projection, of what `project` returned."""
         if context.cache is not None:
             key_SD, value_SD = context.cache.update(self.layer_index, key_SD, value_SD)
+        layout = context.first_layout or context.layout
         dropout_p = self.dropout.p if self.training else 0.0
         return attend(query_TD, key_SD, value_SD, layout, self.num_attention_heads, dropout_p, context.attentions)
+
+    def forward(self, normed_TD: Tensor, context: LayerContext) -> Tensor:
+        """Return [T, D] before the output projection."""
+        return self.mix(*self.project(normed_TD, context.first_tokens), context)
 
 
 class CrossAttention(SelfAttention):
@@ -113,9 +124,17 @@ class Attention(nn.Module):
     def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
         """Return [T, D]."""
         mixed_TD = self.self(self.self_attn_layer_norm(hidden_states_TD), context)
-        if context.first_layout is not None:
-            hidden_states_TD = hidden_states_TD.index_select(0, context.first_layout.keys.first_tokens)
-        output_TD: Tensor = self.output(mixed_TD, hidden_states_TD)
+        return self.finish(mixed_TD, hidden_states_TD, context.first_tokens)
+
+    def project(self, hidden_states_TD: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of self-attention."""
+        assert isinstance(self.self, SelfAttention)
+        return self.self.project(self.self_attn_layer_norm(hidden_states_TD), first)
+
+    def finish(self, mixed_TD: Tensor, hidden_states_TD: Tensor, first: Tensor | None) -> Tensor:
+        """Return [T, D] from what attention mixed and the residual stream before it."""
+        residual_TD = hidden_states_TD if first is None else hidden_states_TD.index_select(0, first)
+        output_TD: Tensor = self.output(mixed_TD, residual_TD)
         return output_TD
 
 
@@ -162,14 +181,18 @@ class XLMRobertaXLLayer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Output(config)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._pieces: _Pieces | None = None
 
     def compile_for_training(self) -> None:
-        """Compile what sees no more of a batch than its number of tokens: all layers and batches share one graph.
+        """Compile what sees no more of a batch than its number of tokens: all layers and batches share the graphs.
 
-        Attention stays as it is: its groups differ in number from batch to batch, and so would its graphs.
+        Attention's mixing stays as it is: its groups differ in number from batch to batch, and so would its graphs.
         """
-        self._compiled = torch.compile(self.feed_forward, dynamic=True)
+        self._pieces = _Pieces(
+            project=torch.compile(self.attention.project, dynamic=True),
+            finish=torch.compile(self.attention.finish, dynamic=True),
+            feed_forward=torch.compile(self.feed_forward, dynamic=True),
+        )
 
     def feed_forward(self, hidden_states_TD: Tensor) -> Tensor:
         """Return [T, D]: norm, feed-forward, residual."""
@@ -178,12 +201,26 @@ class XLMRobertaXLLayer(nn.Module):
 
     def forward(self, hidden_states_TD: Tensor, context: LayerContext) -> Tensor:
         """Return [T, D] in the dtype of the residual stream that came in."""
-        hidden_states_TD = self.attention(hidden_states_TD, context)
+        pieces = self._pieces if self.training else None
+        if pieces is None:
+            hidden_states_TD = self.attention(hidden_states_TD, context)
+        else:
+            assert isinstance(self.attention.self, SelfAttention)
+            projected = pieces.project(hidden_states_TD, context.first_tokens)
+            mixed_TD = self.attention.self.mix(*projected, context)
+            hidden_states_TD = pieces.finish(mixed_TD, hidden_states_TD, context.first_tokens)
         if self.crossattention is not None and context.encoder_states_SD is not None:
             hidden_states_TD = self.crossattention(hidden_states_TD, context)
-        if self.training and self._compiled is not None:
-            return self._compiled(hidden_states_TD)
-        return self.feed_forward(hidden_states_TD)
+        feed_forward = self.feed_forward if pieces is None else pieces.feed_forward
+        return feed_forward(hidden_states_TD)
+
+
+class _Pieces(NamedTuple):
+    """A layer's functions, compiled."""
+
+    project: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+    finish: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    feed_forward: Callable[[Tensor], Tensor]
 
 
 class XLMRobertaXLEncoder(nn.Module):

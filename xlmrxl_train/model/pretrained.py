@@ -204,6 +204,11 @@ class PreTrained(nn.Module):
             ignore_mismatched_sizes=ignore_mismatched_sizes, misfit=misfit,
         )  # fmt: skip
 
+    @property
+    def architecture(self) -> str:
+        """The class that config.json names. FSDP2 makes one of its own around it as it divides a model."""
+        return next(kind.__name__ for kind in type(self).__mro__ if kind.__module__.startswith(f"{__package__}."))
+
     def source(self, folder: Path | None, seed: int) -> ParameterSource:
         """Return where the values of a model on the meta device come from, for those who fill it themselves.
 
@@ -227,8 +232,8 @@ class PreTrained(nn.Module):
         if not self.head_is_of_its_kind:
             return None
         stored, own = XLMRobertaXLConfig.from_json_file(folder / "config.json"), self.config
-        kinds = stored.extra.get("architectures") or [type(self).__name__]  # what was converted may not say it
-        if isinstance(kinds, list) and type(self).__name__ not in kinds:
+        kinds = stored.extra.get("architectures") or [self.architecture]  # what was converted may not say it
+        if isinstance(kinds, list) and self.architecture not in kinds:
             return f"the head in {folder} is of {', '.join(map(str, kinds))}"
         if not self.head_has_labels or stored.id2label == own.id2label:
             return None
@@ -266,7 +271,7 @@ class PreTrained(nn.Module):
 
     def config_values(self) -> dict[str, object]:
         """Return what config.json holds."""
-        return self.config.to_dict(type(self).__name__)
+        return self.config.to_dict(self.architecture)
 
     def write_pretrained(
         self, folder: Path, entries: Sequence[TensorEntry], *, max_shard_bytes: float = DEFAULT_SHARD_BYTES

@@ -139,7 +139,8 @@ class ParameterSource:
     def fill(self, target: Tensor, name: str, start: int = 0) -> None:
         """Fill `target`, one-dimensional and contiguous, with the elements from `start` on."""
         for piece_start, piece in _pieces(target, start):
-            piece.copy_(self.values(name, piece_start, piece.numel()))
+            values = self.values(name, piece_start, piece.numel())
+            piece.copy_(values.to(piece.device))  # before it is cast: half the bytes to a device
 
 
 def _pieces(values: Tensor, start: int) -> Iterator[tuple[int, Tensor]]:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 _names = itertools.count()  # of parts of the store, which keeps those of earlier worlds
 _before_leaving: list[Callable[[], None]] = []
 LAST_CHANCE = 0.1  # seconds for threads of a group that an engine keeps to free what the last collectives carried
+ALLOCATOR_KEYS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # of the environment
 MEETING_TIME = timedelta(minutes=10)  # from the first rank to the last
 
 
@@ -138,6 +139,8 @@ class World:
             )
         device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
         if cuda:
+            if not any(name in os.environ for name in ALLOCATOR_KEYS):  # every batch has another number of tokens
+                os.environ[ALLOCATOR_KEYS[0]] = "expandable_segments:True"
             torch.cuda.set_device(device)
         if (size > 1 or isinstance(config, FSDP2Config | ZeroConfig)) and not dist.is_initialized():
             dist.init_process_group(

@@ -128,6 +128,10 @@ def _unrounded(linear: RoundedLinear, setting: Setting) -> Tensor:
     return torch.empty(linear.out_features, linear.in_features, dtype=forward_dtype(setting.precision))
 
 
+# Matrix products of an operator, and which arguments are its queries and the longest sequence's number of keys.
+_FLASH = {"_flash_attention_forward": (2, 0, 6), "_flash_attention_backward": (5, 1, 9)}
+
+
 class _Work(LiveTensors):
     """Counts multiplications and additions of matrix products too; torch's own counter keeps what is computed twice."""
 
@@ -136,7 +140,10 @@ class _Work(LiveTensors):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = super().__torch_dispatch__(function, types, args, kwargs)
         name = function.overloadpacket.__name__.rstrip("_")  # baddbmm_ computes what baddbmm does
-        if (count := flop_registry.get(getattr(torch.ops.aten, name, None))) is not None:
+        if name in _FLASH:  # torch's own count reads a tensor of offsets, and nothing is in it here
+            products, query, longest = _FLASH[name]
+            self.flops += 2.0 * products * args[query].numel() * args[longest]  # at most: all sequences as the longest
+        elif (count := flop_registry.get(getattr(torch.ops.aten, name, None))) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
         return result
 
@@ -177,9 +184,10 @@ def _attend_as_on_cuda(setting: Setting) -> Any:
     def replaced(encoder: nn.Module, arguments: Any, named: dict[str, Any]) -> Any:
         hidden_TD, context, *rest = arguments
         assert isinstance(context, LayerContext) and isinstance(encoder, XLMRobertaXLEncoder)
-        dropout_p = float(encoder.get_submodule("layer.0.attention.self.dropout").p)  # type: ignore[arg-type]
+        attention = encoder.get_submodule("layer.0.attention.self")
+        head_size = hidden_TD.shape[-1] // int(attention.num_attention_heads)  # type: ignore[arg-type]
         dtype = forward_dtype(setting.precision)
-        backend = choose_backend(setting.attention, torch.device("cuda"), dtype, dropout_p, wants_weights=False)
+        backend = choose_backend(setting.attention, torch.device("cuda"), dtype, head_size, wants_weights=False)
         layout = context.layout
         if backend == layout.backend:
             return None

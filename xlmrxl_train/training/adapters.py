@@ -164,7 +164,7 @@ def write_adapter(
         CheckpointError: The folder cannot be written.
     """
     config = adapter_config(tuning)
-    config.modules_to_save, config.task_type = learning_heads(model), _TASK_TYPES.get(type(model).__name__)
+    config.modules_to_save, config.task_type = learning_heads(model), _TASK_TYPES.get(model.architecture)
     config.base_model_name_or_path, config.revision, config.inference_mode = base, revision, True
     metadata = {} if tuning.weights is None else {BASE_WEIGHTS: tuning.weights}
     try:

@@ -64,7 +64,7 @@ def export_onnx(source: ModelFolder, target: Path) -> Iterator[str]:
     try:
         target.mkdir(parents=True, exist_ok=True)
         write_onnx(model, path, external=size > EXTERNAL_BYTES)
-        config = model.config.to_dict(type(model).__name__)
+        config = model.config.to_dict(model.architecture)
         (target / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(
