@@ -1,7 +1,5 @@
 """Energy by the GPUs' own counters, and what the protocol card makes of it."""
 
-import time
-
 import pytest
 import torch
 
@@ -14,25 +12,6 @@ H100 = {"gpus": ["NVIDIA H100 80GB HBM3"], "world_size": 2}
 
 def test_a_cpu_has_no_counter() -> None:
     assert energy_meter(torch.device("cpu")) is None
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_takes_more_when_it_works() -> None:
-    meter = energy_meter(torch.device("cuda"))
-    assert meter is not None
-    matrix = torch.ones(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    torch.cuda.synchronize()
-    taken = []
-    for works in (False, True):
-        meter()
-        end = time.monotonic() + 1
-        while time.monotonic() < end:
-            if works:
-                matrix @ matrix
-                torch.cuda.synchronize()
-        taken.append(meter())
-    idle, working = taken
-    assert 5 < idle < working < 1500
 
 
 def test_measured_energy_is_preferred_and_named() -> None:
