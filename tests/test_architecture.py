@@ -44,6 +44,7 @@ MAY_IMPORT = {
     },
     "checks": {"config", "errors"},
     "catalogue": {"errors", "evaluation", "metrics"},
+    "search": {"catalogue", "config", "errors", "evaluation", "metrics", "track"},
     "cli": {
         "catalogue",
         "checks",
@@ -57,6 +58,7 @@ MAY_IMPORT = {
         "launcher",
         "plan",
         "run",
+        "search",
         "spelling",
         "sync",
         "track",
@@ -98,6 +100,7 @@ KNOWN_BY = {
     "huggingface_hub": ["hub.py", "data/"],
     "safetensors": ["model/", "parallel/", "training/"],
     "tokenizers": ["data/"],
+    "optuna": ["search/"],
     "onnx": ["inference/export/"],
     "onnxruntime": ["inference/export/"],
     "onnxscript": ["inference/export/"],

@@ -13,7 +13,7 @@ from xlmrxl_train.config import VARIANTS, Config, from_dict, leaves, to_dict
 from xlmrxl_train.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONF = sorted((REPOSITORY / "conf").glob("*/**/*.yaml"))
+CONF = sorted(path for path in (REPOSITORY / "conf").glob("*/**/*.yaml") if path.parent.name != "search")
 RECIPES = sorted((REPOSITORY / "recipes").rglob("*.yaml"))
 CARD = ("source:", "published:", "ours:", "machine:", "command:")
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
-from xlmrxl_train.config import LastLayersTuningConfig, LoraTuningConfig, TuningConfig
+from xlmrxl_train.config import LastLayersTuningConfig, LoraTuningConfig, TrainConfig, TuningConfig
 from xlmrxl_train.evaluation.numbers import number
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
@@ -21,12 +21,22 @@ from xlmrxl_train.training_sets import TrainingSet
 Scores = dict[str, LanguageScore]
 
 
-def log_scores(session: Session, metrics: JsonLines | None, scores: Scores, *, step: int, split: str) -> None:
-    """Write one line per language to metrics.jsonl and one for people."""
+def log_scores(
+    session: Session,
+    metrics: JsonLines | None,
+    scores: Scores,
+    *,
+    step: int,
+    split: str,
+    selection: float | None = None,
+) -> None:
+    """Write one line per language to metrics.jsonl, and the selection score if there is one; and a line for people."""
     if metrics is None:
         return
     for code, score in scores.items():
         metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
+    if selection is not None:
+        metrics.log("selection", {"step": step, "metric": session.task.metrics[0], "score": selection})
     report = Report(
         protocol=protocol(session, split, TrainState(), 0, selecting=False),
         languages=scores,
@@ -101,6 +111,16 @@ def protocol(session: Session, split: str, state: TrainState, selected: int, sel
         selected_step=selected,
         parents=session.parents,
     )
+
+
+def ended_early(config: TrainConfig, state: TrainState) -> list[str]:
+    """Return what the report says where the validation split has ended training."""
+    if config.patience is None or state.patience_used < config.patience:
+        return []
+    return [
+        f"Training ended early, after step {state.step}: no better score in {state.patience_used} looks at the "
+        "validation split."
+    ]
 
 
 def evaluated_again(session: Session, trained: Protocol) -> Protocol:

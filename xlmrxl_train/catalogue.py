@@ -16,7 +16,7 @@ from xlmrxl_train.evaluation.comparison.reading import run_folders
 from xlmrxl_train.metrics import load as load_metric
 
 RUNNING, FINISHED, PREEMPTED, STOPPED, FAILED = "running", "finished", "preempted", "stopped", "failed"
-_BY_PERSON = ("Ctrl-C", "train.max_hours")  # reasons of a stop that somebody wanted to stay one
+_BY_PERSON = ("Ctrl-C", "train.max_hours", "pruned")  # reasons of a stop that somebody wanted to stay one
 _SIGNS = ("metrics.jsonl", "report.json", "stopped.json", "failed.json", "environment.json", "config.yaml")
 
 
@@ -90,8 +90,8 @@ def free_checkpoints(run: Run) -> int:
 
 
 def _state(folder: Path) -> tuple[str, str]:
-    if (holder := _holder(folder)) is not None:
-        return RUNNING, holder
+    if (worker := holder(folder)) is not None:
+        return RUNNING, worker
     if (folder / "report.json").is_file():
         return FINISHED, ""
     if (folder / "stopped.json").is_file():
@@ -102,7 +102,7 @@ def _state(folder: Path) -> tuple[str, str]:
     return FAILED, "ended without a word: killed, out of memory, or its machine went down"
 
 
-def _holder(folder: Path) -> str | None:
+def holder(folder: Path) -> str | None:
     """Return who works in a folder; None: nobody."""
     path = folder / ".lock"
     try:
@@ -130,7 +130,7 @@ def _alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"{folder} is in use by now. Wait for it, then clean again.") from None
-        except OSError:  # no locks here: what `_holder` saw must do
+        except OSError:  # no locks here: what `holder` saw must do
             pass
         try:
             yield

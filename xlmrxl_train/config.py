@@ -503,7 +503,7 @@ class TrainConfig:
     )
     compile: bool = key(
         False,
-        "torch.compile the feed-forward half of each layer in training: rounds otherwise, compiles at the first step",
+        "torch.compile each layer but for attention itself in training: rounds otherwise, compiles at the first step",
     )
     max_grad_norm: float = key(1.0, "gradients are scaled down to this norm; 0: never")
     checkpoint_every: int | None = key(None, "optimizer steps; null: only at the end")
@@ -512,6 +512,12 @@ class TrainConfig:
     )
     keep_checkpoints: int = key(1, "how many of the latest checkpoints stay")
     max_skipped: int = key(10, "steps in a row with a loss or gradient that is not finite, after which the run ends")
+    patience: int | None = key(
+        None,
+        "early stopping: looks at the validation split in a row without a better selection score, after which training "
+        "ends; null: never",
+    )
+    min_delta: float = key(0.0, "early stopping: better is better by more than this, as metrics.jsonl writes the score")
     max_hours: float | None = key(None, "save and stop after this time; null: never")
     log_every: int = key(10, "optimizer steps between lines of metrics.jsonl and of the console")
     save_model: bool = key(True, "write the final weights to <run>/model")

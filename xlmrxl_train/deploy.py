@@ -3,30 +3,35 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from xlmrxl_train.config import Config
+from xlmrxl_train.config import Config, LoraTuningConfig
 from xlmrxl_train.errors import ConfigError, DataError
 from xlmrxl_train.evaluation.comparison.layout import Page
 from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.reading import read_run
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.side_by_side import compare_models
-from xlmrxl_train.inference.averaging import average, check_alike, find_models
+from xlmrxl_train.inference.averaging import average, check_alike, find_models, mean_of
+from xlmrxl_train.inference.export.transformers_folder import copy_tokenizer
 from xlmrxl_train.inference.model_folder import ModelFolder, new_folder, open_model_folder, whole_or_nothing
 from xlmrxl_train.inference.quantizing import plain_values, quantization_page, quantize
 from xlmrxl_train.inference.soup import merged, soup_page
 from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.model import QuantizationConfig
 from xlmrxl_train.model.quantized_weights import num_bytes
+from xlmrxl_train.model.writing import TensorEntry
 from xlmrxl_train.run import score
 from xlmrxl_train.session import Session
 from xlmrxl_train.track.json_lines import finite
 from xlmrxl_train.track.secrets import redact
+from xlmrxl_train.training.checkpoint import Checkpointer, verify
+from xlmrxl_train.training.export import weights_in
 from xlmrxl_train.training.folder import RunFolder, writing
 
 
@@ -76,6 +81,79 @@ def average_models(
         return [*lines, f"written: {target / 'report.json'}, without scores; --evaluate adds them"], None
     score(_config(target), protocol, target / "model", target, notes)
     return lines, soup_page(read_run(target), [read_run(run) for run in runs])
+
+
+def average_checkpoints(
+    place: str, output: str | Path, *, last: int, evaluate: bool = False
+) -> tuple[list[str], Page | None]:
+    """Average the last checkpoints of one run into a run folder, as `average_models` does with models.
+
+    Args:
+        place: A finished run.
+        output: A new folder.
+        last: How many checkpoints, at least 2.
+        evaluate: Whether to score the average beside the last checkpoint on the run's test set.
+
+    Returns:
+        As `average_models`.
+
+    Raises:
+        ConfigError: The run has trained an adapter, or keeps fewer checkpoints; or the output is there already.
+        CheckpointError: A checkpoint is damaged, or weights cannot be written.
+        RunError: The run has no readable report.
+    """
+    target, source = new_folder(str(output)), open_model_folder(place)
+    if source.run is None:
+        raise ConfigError(f"--last needs a finished run, whose checkpoints it averages, got {place}. Name its folder.")
+    config, trained = _config(source.run), protocol_of(source.run)
+    if isinstance(config.tuning, LoraTuningConfig):
+        raise ConfigError(
+            f"--last needs a run that trained the model itself, got tuning={config.tuning.name}. "
+            "Average models of finished runs: leave --last out."
+        )
+    checkpoints = Checkpointer(source.run / "checkpoints", keep=1)
+    steps = checkpoints.steps()[-config.train.keep_checkpoints :]  # an earlier one was the best, and not a neighbour
+    if last > len(steps):
+        raise ConfigError(
+            f"--last must be at most {len(steps)}, the last checkpoints that {source.run} has, got {last}. "
+            "Train with train.checkpoint_every, and train.keep_checkpoints so high."
+        )
+    steps = steps[-last:]
+    for step in steps:
+        verify(checkpoints.path(step))
+    if config.train.patience is None:  # else the validation split has said where training ended
+        trained = replace(trained, select_split=None, select_languages=[])
+    trained = replace(trained, selected_step=steps[-1])
+    averaged = replace(trained, recipe=f"{trained.recipe}, average of the last {last} checkpoints")
+    notes = [f"The mean of the weights after steps {', '.join(map(str, steps))} of {source.run.name}."]
+    weights = [weights_in(checkpoints.path(step)) for step in steps]
+    with whole_or_nothing(target):
+        _write_run(source, mean_of(weights), target)
+        lines = [f"written: {target / 'model'}, the mean of {last} checkpoints"]
+        if not evaluate:
+            Report(protocol=averaged, languages={}, metrics=read_run(source.run, must_score=False).metrics,
+                   notes=notes).write(target)  # fmt: skip
+            return [*lines, f"written: {target / 'report.json'}, without scores; --evaluate adds them"], None
+    score(_config(target), averaged, target / "model", target, notes)
+    beside = source.run
+    if protocol_of(source.run).selected_step != steps[-1]:  # its report is of another checkpoint
+        beside = target / "last"
+        _write_run(source, weights[-1], beside)
+        score(_config(beside), trained, beside / "model", beside)
+        shutil.rmtree(beside / "model")
+    return lines, soup_page(read_run(target), [read_run(beside)], "the last checkpoint")
+
+
+def _write_run(source: ModelFolder, weights: list[TensorEntry], target: Path) -> None:
+    """Write other weights of a run's model into a run folder."""
+    assert source.run is not None
+    with torch.device("meta"):
+        model = source.model_class(source.config)
+    model.write_pretrained(target / "model", weights)
+    copy_tokenizer(source, target / "model")
+    with writing(target):
+        _write_config(source.run, target)
+        shutil.copyfile(source.run / "environment.json", target / "environment.json")
 
 
 def _check_one_test_set(parts: Sequence[ModelFolder]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xlmrxl_train.account import Scores, evaluated_again, introduce, log_scores, protocol, selection_score
+from xlmrxl_train.account import Scores, ended_early, evaluated_again, introduce, log_scores, protocol, selection_score
 from xlmrxl_train.config import Config
 from xlmrxl_train.data.cache_folder import cache_folder
 from xlmrxl_train.data.corpus import Corpus
@@ -198,8 +198,9 @@ class Training:
         if "validation" not in self.corpora:
             return None
         scores = self.evaluator.evaluate(self.corpora["validation"], intervals=False)
-        log_scores(self.session, self.metrics, scores, step=state.step, split="validation")
-        return selection_score(self.session, scores) if self.selecting else None
+        score = selection_score(self.session, scores)
+        log_scores(self.session, self.metrics, scores, step=state.step, split="validation", selection=score)
+        return score if self.selecting else None
 
     def finish(self) -> Report:
         """Go to the selected checkpoint, write the model, score the test split once, and write the report."""
@@ -226,7 +227,7 @@ class Training:
             protocol=protocol(session, split, state, selected, self.selecting),
             languages=scores,
             metrics=session.task.metrics,
-            notes=session.task.notes,
+            notes=[*session.task.notes, *ended_early(session.config.train, state)],
         )
         if session.world.is_first:
             with writing(self.folder.path / "report.json"):

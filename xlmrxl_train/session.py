@@ -120,6 +120,11 @@ class Session:
                 f"evaluate.select_languages must have a validation split of {config.dataset.name}, "
                 f"got {', '.join(lacking)}. Choose others, or set evaluate.select=last."
             )
+        if training and config.train.patience is not None and not session.select_languages:
+            raise ConfigError(
+                f"train.patience needs a language with a validation split of {config.dataset.name} in "
+                "evaluate.select_languages, got none. Name one, or set train.patience=null."
+            )
         outline, weights = build_model(config, task, tokenizer)  # names and shapes only, before a folder is made
         if training is False and weights.report and weights.report.misfit:
             raise ConfigError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.inference.finished import finished_run
@@ -17,6 +18,7 @@ from xlmrxl_train.inference import averaging
 from xlmrxl_train.inference.averaging import average, check_alike, find_models
 from xlmrxl_train.inference.soup import merged
 from xlmrxl_train.model import XLMRobertaXLForSequenceClassification
+from xlmrxl_train.training.export import weights_in
 
 Capture = pytest.CaptureFixture[str]
 
@@ -61,6 +63,78 @@ def test_without_scores_it_still_says_what_it_was_trained_on(runs: list[Path], t
     assert "bare belongs to no finished run, so what it was trained on is not known" in capsys.readouterr().err
     assert main(["average", str(runs[1]), str(tmp_path / "bare"), "--output", str(tmp_path / "x"), "--evaluate"]) == 2
     assert "--evaluate needs models of finished runs, whose test set it scores, got" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 5 steps with a checkpoint of each, whose last three it keeps; the first look at validation is best."""
+    words = ["train.checkpoint_every=1", "train.max_steps=5", "train.keep_checkpoints=3", "data.limit=60",
+             "evaluate.every=1", "evaluate.select=best", "optimizer.lr=1e-9"]  # fmt: skip
+    return finished_run(tmp_path_factory.mktemp("kept"), 1, *words)
+
+
+def test_the_last_checkpoints_are_averaged_and_scored_beside_the_last(
+    kept: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    mean = tmp_path / "mean"
+    assert main(["average", str(kept), "--last", "3", "--output", str(mean), "--evaluate"]) == 0
+    steps = [kept / f"checkpoints/step-0000000{step}" for step in (3, 4, 5)]
+    weights = [{entry.name: entry.read() for entry in weights_in(step)} for step in steps]
+    for name, value in load_file(mean / "model/model.safetensors").items():
+        assert torch.equal(value, (sum(each[name].double() for each in weights) / 3).float()), name
+    own, last = (json.loads((folder / "report.json").read_text()) for folder in (mean, mean / "last"))
+    assert own["notes"][0] == "The mean of the weights after steps 3, 4, 5 of seed-1."
+    assert own["protocol"]["recipe"] == "demo, average of the last 3 checkpoints"
+    for protocol in (own["protocol"], last["protocol"]):
+        assert (protocol["selected_step"], protocol["select_split"], protocol["select_languages"]) == (5, None, [])
+    assert json.loads((kept / "report.json").read_text())["protocol"]["selected_step"] == 1
+    assert not (mean / "last/model").exists() and (mean / "model/tokenizer.json").is_file()
+    printed = capsys.readouterr().out
+    assert "| language |  | average | minus the last checkpoint | 95 % interval | last |" in printed
+    assert main(["average", str(kept), "--last", "2", "--output", str(tmp_path / "two")]) == 0
+    assert "the mean of 2 checkpoints" in capsys.readouterr().err
+    assert json.loads((tmp_path / "two/report.json").read_text())["languages"] == {}
+
+
+def test_where_the_last_checkpoint_was_selected_its_own_report_is_beside(
+    runs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["train.checkpoint_every=1", "train.keep_checkpoints=2", "data.limit=40"]
+    run = finished_run(tmp_path, 3, *words)
+    assert main(["average", str(run), "--last", "2", "--output", str(tmp_path / "mean"), "--evaluate"]) == 0
+    assert "| 95 % interval | seed-3 |" in capsys.readouterr().out
+    assert not (tmp_path / "mean/last").exists()
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("1", "--last must be a whole number from 2, got 1."),
+        ("4", "--last must be at most 3, the last checkpoints that {run} has, got 4. Train with "
+         "train.checkpoint_every, and train.keep_checkpoints so high."),
+    ],
+)  # fmt: skip
+def test_so_many_checkpoints_must_be_there(
+    kept: Path, tmp_path: Path, capsys: Capture, last: str, message: str
+) -> None:
+    assert main(["average", str(kept), "--last", last, "--output", str(tmp_path / "mean")]) == 2
+    assert capsys.readouterr().err == f"error: {message.format(run=kept)}\n"
+    assert not (tmp_path / "mean").exists()
+
+
+def test_checkpoints_are_those_of_a_run_that_trained_its_model(kept: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(kept / "model", tmp_path / "bare")
+    assert main(["average", str(tmp_path / "bare"), "--last", "2", "--output", str(tmp_path / "mean")]) == 2
+    message = f"--last needs a finished run, whose checkpoints it averages, got {tmp_path / 'bare'}. Name its folder."
+    assert capsys.readouterr().err == f"error: {message}\n"
+    run = Path(shutil.copytree(kept, tmp_path / "adapted"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"tuning": {"name": "lora"}}))
+    assert main(["average", str(run), "--last", "2", "--output", str(tmp_path / "mean")]) == 2
+    assert capsys.readouterr().err == (
+        "error: --last needs a run that trained the model itself, got tuning=lora. "
+        "Average models of finished runs: leave --last out.\n"
+    )
 
 
 def test_labels_that_any_part_saw_were_seen() -> None:

@@ -11,12 +11,18 @@ def test_the_lines_of_one_evaluation_are_one_row() -> None:
     line = {"event": "evaluate", "step": 7, "split": "validation"}
     assert rows.add({**line, "language": "en", "accuracy": 0.9, "n": 60}) == []
     assert rows.add({**line, "language": "de", "accuracy": 0.7, "n": 60}) == []
+    assert rows.add({"event": "selection", "step": 7, "metric": "accuracy", "score": 0.9}) == []
     assert rows.add(
         {"event": "averages", "step": 7, "split": "validation", "accuracy": {"mean": 0.8, "gap": None}}
     ) == [
         Row(
             position=(7, 2),
-            values={"validation/accuracy/en": 0.9, "validation/accuracy/de": 0.7, "validation/accuracy/mean": 0.8},
+            values={
+                "validation/accuracy/en": 0.9,
+                "validation/accuracy/de": 0.7,
+                "selection/score": 0.9,
+                "validation/accuracy/mean": 0.8,
+            },
         )
     ]
     assert rows.rest() == []

@@ -1,4 +1,4 @@
-"""What goes with an optimizer, its paces, and compiled layers."""
+"""What goes with an optimizer, its paces, early stopping, and compiled layers."""
 
 from xlmrxl_train.config import Config, FSDP2Config, Zero3Config, ZeroConfig
 
@@ -10,6 +10,11 @@ def faults_of_optimizing(config: Config) -> list[str]:
         faults.append(
             f"optimizer.unfreeze_after must be below train.epochs = {train.epochs}, got {optimizer.unfreeze_after}. "
             "Lower it, or train longer."
+        )
+    if train.patience is not None and (config.evaluate.select != "best" or config.evaluate.every == 0):
+        faults.append(
+            f"train.patience must go with evaluate.select=best and evaluate.every above 0, got "
+            f"{config.evaluate.select} and {config.evaluate.every}. Set both, or train.patience=null."
         )
     if optimizer.name == "adamw_8bit" and isinstance(strategy, ZeroConfig):
         faults.append(

@@ -164,6 +164,12 @@ def _sync(words: Sequence[str]) -> int:
     return _with_usage("sync", words, sync.EXAMPLES, sync.main)
 
 
+def _tune(words: Sequence[str]) -> int:
+    from xlmrxl_train.cli import tune
+
+    return _with_usage("tune", words, tune.EXAMPLES, tune.main)
+
+
 def _runs(words: Sequence[str]) -> int:
     from xlmrxl_train.cli import runs
 
@@ -208,6 +214,11 @@ COMMANDS: dict[str, Command] = {
         arguments="recipe=<name> [key=value ...] [--json]",
         help="what a run would need: memory by kind, time, and what would fit; without a GPU, weights or data",
         main=_plan,
+    ),
+    "tune": Command(
+        arguments="recipe=<name> [key=value ...] [--trials N] [--workers N] [--search NAME|FILE]",
+        help="search for the settings that score best on the validation split: many runs, one study",
+        main=_tune,
     ),
     "report": Command(
         arguments="<run folders or globs> [--compare] [--output FILE] [--figures FOLDER]",

@@ -44,6 +44,7 @@ class Library:
     """All YAML files that can be chosen; a file of `--config-dir` stands before a shipped one of the same name."""
 
     groups: dict[str, dict[str, Choice]] = field(default_factory=dict)
+    searches: dict[str, Choice] = field(default_factory=dict)  # of `xlmrxl tune`; no part of a configuration
     faults: list[Fault] = field(default_factory=list)
 
     @contextmanager
@@ -70,19 +71,23 @@ def library(config_dir: str | Path | None = None) -> Library:
     for folder in sorted(path for path in shipped("conf").iterdir() if path.is_dir()):
         _read_group(found, folder.name, folder)
     _read_group(found, "recipe", shipped("recipes"))
-    if config_dir is None:
-        return found
+    if config_dir is not None:
+        _read_own(found, config_dir)
+    found.searches = found.groups.pop("search")
+    return found
+
+
+def _read_own(found: Library, config_dir: str | Path) -> None:
     root = Path(config_dir).expanduser().resolve()
     if not root.is_dir():
         found.faults.append(Fault(key="", text=f"--config-dir must be a folder, got {config_dir}."))
-        return found
+        return
     folders = [name for name in found.groups if (root / name).is_dir()]
     if not folders:
         text = f"--config-dir {config_dir} has none of the folders {', '.join(sorted(found.groups))}."
         found.faults.append(Fault(key="", text=f"{text} Put a data set at {config_dir}/dataset/<name>.yaml."))
     for name in folders:
         _read_group(found, name, root / name)
-    return found
 
 
 def _read_group(found: Library, group: str, folder: Path) -> None:

@@ -35,7 +35,7 @@ def list_runs(words: Sequence[str]) -> int:
         print(json.dumps([redact(asdict(run) | {"folder": str(run.folder)}) for run in runs], indent=1))
     else:
         rows = [("run", "state", "step", "score", "age", "size", "")]
-        print(_table([*rows, *map(_row, runs)]))
+        print(table([*rows, *map(_row, runs)]))
     return 0
 
 
@@ -60,7 +60,7 @@ def clean(words: Sequence[str]) -> int:
         print("no checkpoints to free", file=sys.stderr)
         return 0
     rows = [(str(run.folder), run.state, _gigabytes(run.checkpoints)) for run in chosen]
-    print(_table([*rows, ("all", "", _gigabytes(sum(run.checkpoints for run in chosen)))]))
+    print(table([*rows, ("all", "", _gigabytes(sum(run.checkpoints for run in chosen)))]))
     if "--yes" not in read.values and not _agreed():
         print("nothing was removed", file=sys.stderr)
         return 1
@@ -96,6 +96,7 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines, with columns of even width."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

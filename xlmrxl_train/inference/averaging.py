@@ -106,19 +106,22 @@ def average(parts: Sequence[ModelFolder], target: Path) -> None:
         CheckpointError: Weights are missing, damaged or of another shape; or the folder cannot be written.
     """
     models = [entries_of(part) for part in parts]
-    model, entries = models[0]
-    by_name = [{entry.name: entry for entry in found} for _, found in models]
-    averaged = [
+    models[0][0].write_pretrained(target, mean_of([entries for _, entries in models]))
+    copy_tokenizer(parts[0], target)
+
+
+def mean_of(models: Sequence[Sequence[TensorEntry]]) -> list[TensorEntry]:
+    """Return the mean of several models' weights, to be read when its turn comes, in the dtypes of the first."""
+    by_name = [{entry.name: entry for entry in found} for found in models]
+    return [
         TensorEntry(
             name=entry.name,
             dtype=entry.dtype,
             shape=entry.shape,
             read=partial(_mean, entry, [found[entry.name] for found in by_name]),
         )
-        for entry in entries
+        for entry in models[0]
     ]
-    model.write_pretrained(target, averaged)
-    copy_tokenizer(parts[0], target)
 
 
 def _mean(wanted: TensorEntry, entries: Sequence[TensorEntry]) -> Tensor:

@@ -46,18 +46,18 @@ def _union(lists: Sequence[list[Any]]) -> list[Any]:
     return found
 
 
-def soup_page(soup: FinishedRun, parts: Sequence[FinishedRun]) -> Page:
-    """Return the scores of an average beside those of its parts, one row per language."""
+def soup_page(soup: FinishedRun, parts: Sequence[FinishedRun], others: str = "its parts") -> Page:
+    """Return the scores of an average beside those of its parts, or of what `others` says, one row per language."""
     groups, metric = fold(parts), soup.metrics[0]
     tests: dict[str | None, PairedTest] = {}
     if len(groups) == 1:
         tests = {test.language: test for test in paired_tests(fold([soup])[0], groups[0]) if test.metric == metric}
+    other = others if len(parts) == 1 else "the parts' mean"
     table = Table(
-        title=f"{metric} of the average and of its parts",
-        columns=["language", "", "average", "minus the parts' mean", "95 % interval",
-                 *(run.folder.name for run in parts)],
+        title=f"{metric} of the average and of {others}",
+        columns=["language", "", "average", f"minus {other}", "95 % interval", *(run.folder.name for run in parts)],
         text_columns=2,
-    )  # fmt: skip
+    )
     for code in soup.languages:
         scores = [run.languages[code].values[metric] if code in run.languages else None for run in parts]
         cells = [soup.languages[code].values[metric], *scores]
@@ -74,7 +74,7 @@ def soup_page(soup: FinishedRun, parts: Sequence[FinishedRun]) -> Page:
     section = Section(title=f"{soup.dataset}, {soup.split} split", tables=[table])
     if different:
         section.warnings.append(f"Other examples were scored in {', '.join(different)}.")
-    return Page(title="An average beside its parts", sections=[section])
+    return Page(title=f"An average beside {others}", sections=[section])
 
 
 def _row(metric: str, scores: Sequence[float | None], test: PairedTest | None) -> list[str]:

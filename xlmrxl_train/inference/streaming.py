@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from xlmrxl_train.data.planning import evaluation_batches
 from xlmrxl_train.errors import DataError
+from xlmrxl_train.model.heap import release_free_memory
 
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
@@ -65,7 +66,9 @@ def stream(steps: Steps, inputs: Iterable[Input], *, window: int, tokens_per_bat
     """
     iterator = iter(inputs)
     while part := list(islice(iterator, window)):
-        yield from _one_window(steps, part, tokens_per_batch)
+        outcomes = _one_window(steps, part, tokens_per_batch)
+        release_free_memory()  # batches of ever other sizes leave gaps: memory would grow for 500,000 inputs
+        yield from outcomes
 
 
 def attempt(

@@ -2,6 +2,7 @@
 
 {"event": "train", "step": 20, "loss": 0.7, ...}                      train/loss
 {"event": "evaluate", "split": "test", "language": "de", ...}         test/accuracy/de
+{"event": "selection", "step": 20, "score": 0.7, ...}                 selection/score, higher is better
 {"event": "averages", "split": "test", "accuracy": {"mean": ...}}     test/accuracy/mean
 {"event": "skip", "step": 21, ...}                                    skip = 1
 """
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Position = tuple[int, int]  # optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test
-PHASES = {"train": 1, "validation": 2, "test": 3}  # by the first part of a number's name
+PHASES = {"train": 1, "validation": 2, "selection": 2, "test": 3}  # by the first part of a number's name
 
 _NOT_SHOWN = ("event", "step", "total_steps", "split", "language", "n")
 
@@ -34,13 +35,13 @@ class Rows:
         """Take the next line; return the rows that are complete."""
         kind = event.get("event", "other")
         step = event.get("step", self.position[0])
-        in_evaluation = kind in ("evaluate", "averages")
-        phase = PHASES["test"] if in_evaluation else 0
-        phase = PHASES.get(event.get("split", "") if in_evaluation else kind, phase)
+        phase = PHASES.get(kind, 0)
+        if kind in ("evaluate", "averages"):
+            phase = PHASES.get(event.get("split", ""), PHASES["test"])
         complete = [] if (step, phase) == self.position else self.rest()
         self.position = (step, phase)
         self.values |= _numbers(kind, event)
-        return complete if kind == "evaluate" else [*complete, *self.rest()]
+        return complete if kind in ("evaluate", "selection") else [*complete, *self.rest()]
 
     def rest(self) -> list[Row]:
         """Return what is left."""

@@ -26,7 +26,8 @@ class Start:
         if not self.own:
             state.metrics_lines = 0
         if not (self.own and self.keep_best):
-            state.best_step = state.best_score = None
+            state.best_step = state.best_score = state.patience_score = None
+            state.patience_used = 0
             state.validated_step = 0  # scored again where that is due, so that this step can be selected
 
 

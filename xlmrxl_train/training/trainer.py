@@ -93,6 +93,9 @@ class Trainer:
         with self.console.task("train", total, done=state.step) as advance:
             if self._validation_due(total) and state.validated_step < state.step:  # stopped before it was done
                 self._validate_and_save(total)
+            if self._ended_early():  # it was killed after that
+                self.checkpointer.wait()
+                return
             began = self.speed.begin()
             steps = self.batches.iterate(state.step, total)
             for number, micro_batches in profile.inputs(steps) if profile else steps:
@@ -107,6 +110,8 @@ class Trainer:
                     self.checkpointer.wait()
                     raise Stopped
                 self._validate_and_save(total)
+                if self._ended_early():
+                    break
                 began = self.speed.begin()
             self.checkpointer.wait()
 
@@ -233,9 +238,27 @@ class Trainer:
             state.validated_step = state.step
             if score is not None and (state.best_score is None or score > state.best_score):
                 state.best_score, state.best_step, improved = score, state.step, True
+            state.weigh(score, self.config.train.min_delta)
+            if self._ended_early():
+                self._say_ended()
         every = self.config.train.checkpoint_every
-        if improved or state.step == total or (every and state.step % every == 0):
+        if improved or self._ended_early() or state.step == total or (every and state.step % every == 0):
             self._save()
+
+    def _ended_early(self) -> bool:
+        """Whether the validation split has ended training; the same on every rank, as its scores are."""
+        patience = self.config.train.patience
+        return patience is not None and self.state.patience_used >= patience
+
+    def _say_ended(self) -> None:
+        """Say that training ends here."""
+        state = self.state
+        self.console.say(
+            f"training ends after step {state.step}: no better score in {state.patience_used} looks at the validation "
+            f"split; the best one is of step {state.best_step}"
+        )
+        if self.metrics:
+            self.metrics.log("early_stop", {"step": state.step, "best_step": state.best_step})
 
     def _save(self) -> None:
         self.state.metrics_lines = self.metrics.lines if self.metrics else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from xlmrxl_train.errors import DataError
 
-_SCORES = ("evaluate", "averages")  # events that hold scores
+_SCORES = ("evaluate", "selection", "averages")  # events that hold scores
 
 
 @dataclass(kw_only=True, slots=True)
