@@ -20,7 +20,7 @@ demo: .venv/.installed ## pre-train and fine-tune a tiny model on the sample, th
 	$(BIN)/python -m xlmrxl_train recipe=demo model.path=runs/demo_pretrain/seed-1
 
 test: lint ## lint, types and the tests that take seconds
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 slow: .venv/.installed-test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

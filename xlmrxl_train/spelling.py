@@ -1,4 +1,4 @@
-"""The word that was probably meant."""
+"""Words for people: the one that was probably meant, and sizes."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,3 +22,8 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str) -> str:
     """Return the sentence that ends a message about an unknown word."""
     match = nearest(word, choices)
     return f"Did you mean {match}?" if match else otherwise
+
+
+def gigabytes(count: float) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import startup
 
 
-@pytest.mark.parametrize("strategy", ["zero3", "fsdp2"])
+@pytest.mark.parametrize("strategy", [pytest.param("zero3", marks=pytest.mark.slow), "fsdp2"])
 def test_each_rank_reads_its_bytes_and_frozen_weights_come_out_as_they_went_in(
     strategy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

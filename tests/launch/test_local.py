@@ -68,7 +68,10 @@ def test_a_mistake_that_the_ranks_find_is_one_too(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "to",
-    ["SIGTERM to the launcher", pytest.param("SIGUSR1 to the launcher", marks=pytest.mark.slow), "SIGTERM to rank 1"],
+    [
+        "SIGTERM to the launcher",
+        *(pytest.param(to, marks=pytest.mark.slow) for to in ("SIGUSR1 to the launcher", "SIGTERM to rank 1")),
+    ],
 )
 def test_a_signal_stops_all_ranks_at_one_step_and_nothing_is_restarted(tmp_path, to) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"

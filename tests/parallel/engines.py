@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.torchrun import torchrun
+from tests.torchrun import forked
 from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.tensor_files import load_tensors, read_index
 
@@ -23,7 +23,7 @@ DIVIDED = [f"strategy.{name}=0" for name in ("persistence_kb", "prefetch_mb", "m
 def launch(ranks: int, out: Path, jobs: dict[str, Any], cache: Path, script: Path = STEPS) -> dict[str, Any]:
     """Do the jobs on so many ranks and return what rank 0 reports."""
     out.mkdir()
-    done = torchrun(script, str(out), json.dumps(jobs), ranks=ranks, seconds=500, **environment(cache))
+    done = forked(script, str(out), json.dumps(jobs), ranks=ranks, seconds=500, **environment(cache))
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((out / "results.json").read_text())
 

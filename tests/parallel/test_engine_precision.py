@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from engines import DIVIDED, environment
 
-from tests.torchrun import torchrun
+from tests.torchrun import forked
 
 FLOAT, BF16 = ["torch.float32"], ["torch.bfloat16"]
 
@@ -17,7 +17,7 @@ def test_products_are_bf16_and_all_that_is_summed_is_float32(strategy: str, tmp_
     words = ["recipe=demo", "model.path=null", "train.precision=bf16", "data.limit=80", "strategy.device=cpu"]
     words += [f"strategy={strategy}", *(DIVIDED if strategy.startswith("zero3") else [])]
     script = Path(__file__).with_name("precision.py")
-    done = torchrun(script, str(tmp_path / "out.json"), *words, **environment(tmp_path / "cache"))
+    done = forked(script, str(tmp_path / "out.json"), *words, **environment(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr[-4000:]
     seen = json.loads((tmp_path / "out.json").read_text())
     assert seen["products"] == seen["Linear output"] == BF16

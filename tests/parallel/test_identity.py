@@ -10,7 +10,7 @@ import pytest
 import torch
 from engines import DIVIDED
 
-from tests.torchrun import torchrun
+from tests.torchrun import forked
 from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLEncoderDecoder
 from xlmrxl_train.session import SAMPLE_TOKENIZER
@@ -142,7 +142,7 @@ def work(folder: Path, ranks: int, jobs: dict[str, list[str]]) -> Any:
     out = folder / "out.pt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLMRXL_CACHE", str(folder / "cache"))
-        done = torchrun(WORKER, str(out), json.dumps(jobs), ranks=ranks, seconds=400)
+        done = forked(WORKER, str(out), json.dumps(jobs), ranks=ranks, seconds=400)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out, weights_only=True)
 

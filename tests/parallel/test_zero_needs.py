@@ -126,7 +126,7 @@ def test_memory_that_may_not_be_locked(monkeypatch) -> None:
     with pytest.raises(ConfigError) as caught:
         check_lockable(sub_group_mb=1000, elements=10**9)
     assert str(caught.value) == (
-        "strategy=zero3_nvme locks 4,000 MB of memory in each process, this one may lock 8 MB. "
+        "strategy=zero3_nvme locks 4.0 GB of memory in each process, this one may lock 8.0 MB. "
         "Raise that (ulimit -l), or lower strategy.sub_group_mb."
     )
 

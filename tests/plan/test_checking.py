@@ -57,7 +57,7 @@ def test_ranks_of_a_machine_share_its_memory(model: nn.Module, monkeypatch: pyte
     machine_with(7, monkeypatch)
     assert check(World(), "auto", model, training=False) is None
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"need 4 MB for weights in each of 2 processes, this machine has 7 MB"):
+    with pytest.raises(ConfigError, match=r"need 4.0 MB for weights in each of 2 processes, this machine has 7.0 MB"):
         check(World(), "auto", model, training=False)
     assert check(GPU, "auto", model, training=False) is None  # each has a GPU of its own
 

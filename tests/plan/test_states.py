@@ -8,7 +8,7 @@ import torch
 
 from tests.parallel.engines import DIVIDED, WORDS, environment
 from tests.plan import measuring
-from tests.torchrun import torchrun
+from tests.torchrun import forked
 from xlmrxl_train.config import VARIANTS, Config
 from xlmrxl_train.model import XLMRobertaXLConfig, XLMRobertaXLForSequenceClassification, XLMRobertaXLLayer
 from xlmrxl_train.plan.states import Shapes, States, states_of
@@ -122,7 +122,7 @@ JOBS = {
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_real_steps_of_ranks(ranks: int, tmp_path: Path) -> None:
     jobs = {name: [*SMALL, *words] for name, words in JOBS.items()}
-    done = torchrun(Path(measuring.__file__), str(tmp_path), json.dumps(jobs), ranks=ranks, seconds=500,
+    done = forked(Path(measuring.__file__), str(tmp_path), json.dumps(jobs), ranks=ranks, seconds=500,
                     **environment(tmp_path / "cache"))  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     results = json.loads((tmp_path / "results.json").read_text())

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -344,40 +345,52 @@ def test_wandb_works_again_in_the_same_process(tmp_path) -> None:
     assert len(said) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "environment"),
-    [
-        ("wandb", {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "{server}"}),
-        ("mlflow", {"MLFLOW_TRACKING_URI": "{server}"}),
-        ("trackio", {"TRACKIO_SERVER_URL": "{server}", "TRACKIO_WRITE_TOKEN": "0123456789"}),
-    ],
-)
-def test_a_server_that_never_answers_does_not_keep_the_process(tmp_path, name, environment) -> None:
-    """A server accepts and stays silent: without care the process waits at its end, with wandb for 90 s."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+SILENT_SERVERS = {
+    "wandb": {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "{server}"},
+    "mlflow": {"MLFLOW_TRACKING_URI": "{server}"},
+    "trackio": {"TRACKIO_SERVER_URL": "{server}", "TRACKIO_WRITE_TOKEN": "0123456789"},
+}
+
+
+@pytest.fixture(scope="module")
+def told_silent_servers(tmp_path_factory) -> dict[str, tuple[subprocess.CompletedProcess, float]]:
+    """What a process said whose server accepts and stays silent, and when it ended; all at once, as they wait."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        script = f"""
-            import time
-            from pathlib import Path
-            from tests.track.test_trackers import open_trackers, write_lines
-            from xlmrxl_train import load_config
-            from xlmrxl_train.track import trackers
-            trackers.LAST_WORDS = 2.0
-            folder = Path({str(tmp_path)!r})
-            config = load_config(["recipe=demo", f"run.dir={{folder}}", "tracker={name}", "tracker.mode=online"])
-            trackers.require(config.tracker)
-            write_lines(folder, 10).close()
-            opened = trackers.Trackers.open(config, folder, step=0, say=print)
-            opened.close()
-            print("end", time.time())
-        """
-        env = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # a helper of its own
-        env |= {key: value.format(server=address) for key, value in environment.items()}
-        env["TRACKIO_DIR"] = str(tmp_path / "trackio")
-        repository = Path(__file__).resolve().parents[2]
-        command = [sys.executable, "-c", textwrap.dedent(script)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=repository, env=env)
-        ended = time.time()
+
+        def tell(name: str) -> tuple[subprocess.CompletedProcess, float]:
+            folder = tmp_path_factory.mktemp(name)
+            script = f"""
+                import time
+                from pathlib import Path
+                from tests.track.test_trackers import open_trackers, write_lines
+                from xlmrxl_train import load_config
+                from xlmrxl_train.track import trackers
+                trackers.LAST_WORDS = 2.0
+                folder = Path({str(folder)!r})
+                config = load_config(["recipe=demo", f"run.dir={{folder}}", "tracker={name}", "tracker.mode=online"])
+                trackers.require(config.tracker)
+                write_lines(folder, 10).close()
+                opened = trackers.Trackers.open(config, folder, step=0, say=print)
+                opened.close()
+                print("end", time.time())
+            """
+            env = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # a helper of its own
+            env |= {key: value.format(server=address) for key, value in SILENT_SERVERS[name].items()}
+            env["TRACKIO_DIR"] = str(folder / "trackio")
+            command = [sys.executable, "-c", textwrap.dedent(script)]
+            repository = Path(__file__).resolve().parents[2]
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=90, check=False, cwd=repository, env=env
+            ), time.time()
+
+        return dict(zip(SILENT_SERVERS, threads.map(tell, SILENT_SERVERS), strict=True))
+
+
+@pytest.mark.parametrize("name", SILENT_SERVERS)
+def test_a_server_that_never_answers_does_not_keep_the_process(told_silent_servers, name) -> None:
+    """Without care the process waits at its end, with wandb for 90 s."""
+    done, ended = told_silent_servers[name]
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     said, _, end = done.stdout.strip().rpartition("\nend ")

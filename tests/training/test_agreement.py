@@ -16,10 +16,10 @@ def refused(tmp_path: Path, what: str) -> str:
     """Start two ranks that must both end with exit code 2, with one line and no run folder; return that line."""
     folder = tmp_path / "out" / "run"
     code, said, seconds = launch(tmp_path / "out", what, *WORDS, f"run.dir={folder}")
-    assert code != 0
+    assert code == 2, said
     lines = [line for line in said.splitlines() if "error: " in line]
     assert len(lines) == 1, said
-    assert "exitcode  : 2" in said and "xlmrxl_train/" not in said.replace(lines[0], ""), said
+    assert "xlmrxl_train/" not in said.replace(lines[0], ""), said
     assert seconds < 60
     assert not folder.exists()
     return lines[0]
@@ -53,7 +53,7 @@ def test_other_data(tmp_path) -> None:
 @pytest.mark.slow
 def test_other_words(tmp_path) -> None:
     code, said, _ = launch(tmp_path / "out", "words:1", *WORDS, f"run.dir={tmp_path / 'run'}")
-    assert code != 0
+    assert code == 2
     message = f"optimizer.eps must be the same on every rank, got 1e-06 on rank 0 ({HOST}); 1e-05 on rank 1 ({HOST}). "
     assert f"rank 0 raised: {message}" in said and f"rank 1 raised: {message}" in said, said
 

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from xlmrxl_train.config import Config
 from xlmrxl_train.forecast import plan
-from xlmrxl_train.plan.planning import Plan, gigabytes
+from xlmrxl_train.plan.planning import Plan
+from xlmrxl_train.spelling import gigabytes
 from xlmrxl_train.track.secrets import redact
 
 EXAMPLES = """\

@@ -9,6 +9,7 @@ from xlmrxl_train.catalogue import FINISHED, RUNNING, Run, age, free_checkpoints
 from xlmrxl_train.cli.flags import Flag, read_words
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.numbers import number
+from xlmrxl_train.spelling import gigabytes
 from xlmrxl_train.track.secrets import redact
 
 RUNS_EXAMPLES = """\
@@ -53,19 +54,19 @@ def clean(words: Sequence[str]) -> int:
         if not run.checkpoints:
             continue
         if kept := _why_kept(run, everything):
-            print(f"kept: {run.folder}, {_gigabytes(run.checkpoints)}: {kept}", file=sys.stderr)
+            print(f"kept: {run.folder}, {gigabytes(run.checkpoints)}: {kept}", file=sys.stderr)
         else:
             chosen.append(run)
     if not chosen:
         print("no checkpoints to free", file=sys.stderr)
         return 0
-    rows = [(str(run.folder), run.state, _gigabytes(run.checkpoints)) for run in chosen]
-    print(table([*rows, ("all", "", _gigabytes(sum(run.checkpoints for run in chosen)))]))
+    rows = [(str(run.folder), run.state, gigabytes(run.checkpoints)) for run in chosen]
+    print(table([*rows, ("all", "", gigabytes(sum(run.checkpoints for run in chosen)))]))
     if "--yes" not in read.values and not _agreed():
         print("nothing was removed", file=sys.stderr)
         return 1
     freed = sum(free_checkpoints(run) for run in chosen)
-    print(f"freed {_gigabytes(freed)}", file=sys.stderr)
+    print(f"freed {gigabytes(freed)}", file=sys.stderr)
     return 0
 
 
@@ -89,11 +90,7 @@ def _agreed() -> bool:
 def _row(run: Run) -> tuple[str, ...]:
     steps = f"{run.step:,}" + (f"/{run.total_steps:,}" if run.total_steps else "")
     score = "-" if run.metric is None or run.score is None else f"{run.metric} {number(run.metric, run.score)}"
-    return str(run.folder), run.state, steps, score, age(run), _gigabytes(run.size), redact(run.why)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return str(run.folder), run.state, steps, score, age(run), gigabytes(run.size), redact(run.why)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -24,8 +24,8 @@ from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.matrix_peak import matrix_peak
 from xlmrxl_train.parallel.zero_needs import can_build_aio
 from xlmrxl_train.plan.checking import check_memory
-from xlmrxl_train.plan.planning import gigabytes
 from xlmrxl_train.session import build_model, open_tokenizer
+from xlmrxl_train.spelling import gigabytes
 from xlmrxl_train.tasks import make_task
 
 T = TypeVar("T")

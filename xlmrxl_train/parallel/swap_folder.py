@@ -13,6 +13,7 @@ from xlmrxl_train.config import Zero3NvmeConfig
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.launcher import launched
 from xlmrxl_train.parallel.world import World
+from xlmrxl_train.spelling import gigabytes
 
 BUFFERS = 4  # what DeepSpeed holds in memory of a sub-group: weights, gradients, two moments
 BYTES = 4  # float32
@@ -46,8 +47,8 @@ class SwapFolder:
         if needed > free:
             folder.lock.close()
             raise ConfigError(
-                f"strategy.nvme_path must have room for weights, gradients and moments, {_gigabytes(needed)} of the "
-                f"ranks of this machine, {root} has {_gigabytes(free)}. Choose another disk, or use more machines."
+                f"strategy.nvme_path must have room for weights, gradients and moments, {gigabytes(needed)} of the "
+                f"ranks of this machine, {root} has {gigabytes(free)}. Choose another disk, or use more machines."
             )
         world.before_leaving(folder.remove)
         return folder
@@ -68,8 +69,8 @@ def check_lockable(sub_group_mb: float, elements: int) -> None:
     needed = int(BUFFERS * min(sub_group_mb * 1e6, BYTES * elements))
     if limit is not None and needed > limit:
         raise ConfigError(
-            f"strategy=zero3_nvme locks {needed / 1e6:,.0f} MB of memory in each process, this one may lock "
-            f"{limit / 1e6:,.0f} MB. Raise that (ulimit -l), or lower strategy.sub_group_mb."
+            f"strategy=zero3_nvme locks {gigabytes(needed)} of memory in each process, this one may lock "
+            f"{gigabytes(limit)}. Raise that (ulimit -l), or lower strategy.sub_group_mb."
         )
 
 
@@ -101,7 +102,3 @@ def _locked(root: Path, rank: int) -> TextIO:
             "Give each run a folder of its own."
         ) from None
     return stream
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB"

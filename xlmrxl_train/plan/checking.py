@@ -12,8 +12,9 @@ from xlmrxl_train.launcher import launched
 from xlmrxl_train.model import XLMRobertaXLLayer
 from xlmrxl_train.parallel import World
 from xlmrxl_train.parallel.memory import memory_of
-from xlmrxl_train.plan.planning import Planner, budget_of, gigabytes
+from xlmrxl_train.plan.planning import Planner, budget_of
 from xlmrxl_train.plan.states import Shapes, States, states_of
+from xlmrxl_train.spelling import gigabytes
 
 ROUGHLY = 100  # bytes that a layer keeps per token and unit of width, more than any precision and dropout take
 

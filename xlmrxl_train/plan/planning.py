@@ -19,6 +19,7 @@ from xlmrxl_train.plan.hardware import Hardware, this_machine
 from xlmrxl_train.plan.inputs import Inputs
 from xlmrxl_train.plan.states import Shapes, States, is_divided, states_of
 from xlmrxl_train.plan.workload import Workload
+from xlmrxl_train.spelling import gigabytes
 
 ANCHORS = (1024, 8192)  # tokens of the micro-batches that are looked at; the same mixture of lengths, so all is linear
 STEP_OF_BUDGET = 256  # tokens: budgets that are found are multiples of it
@@ -332,11 +333,6 @@ class Planner:
         alone = deepcopy(config)
         alone.strategy = VARIANTS["strategy"]["single"]()
         return states_of(alone, self.shapes, 1).saving
-
-
-def gigabytes(count: float) -> str:
-    """Return bytes for people."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.0f} MB"
 
 
 def budget_of(config: Config) -> int:
