@@ -97,8 +97,8 @@ def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
         event = json.loads(line)
         kind, step = event.pop("event"), event.pop("step")
         event.pop("total_steps", None)
-        if kind == "train":
-            named = {f"train/{name}": value for name, value in event.items()}
+        if kind in ("train", "selection"):
+            named = {f"{kind}/{name}": value for name, value in event.items() if name != "metric"}
         elif kind == "guard":
             named = {f"guard/{name}": value for name, value in event.items() if isinstance(value, int | float)}
             named |= {f"guard/{event['fault']}": 1.0}

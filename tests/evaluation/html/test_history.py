@@ -10,7 +10,14 @@ from xlmrxl_train.evaluation.html.history import read_history
 
 def test_what_the_guard_undid_is_in_no_curve_but_its_time_counts(tmp_path: Path) -> None:
     def train(step: int, loss: float) -> dict:
-        return {"event": "train", "step": step, "loss": loss, "tokens": 100 * step, "tokens_per_second": 50}
+        return {
+            "event": "train",
+            "step": step,
+            "loss": loss,
+            "tokens": 100 * step,
+            "tokens_per_second": 50,
+            "energy_wh": 2,
+        }
 
     def score(step: int, value: float) -> list[dict]:
         line = {"step": step, "split": "validation"}
@@ -25,4 +32,4 @@ def test_what_the_guard_undid_is_in_no_curve_but_its_time_counts(tmp_path: Path)
     assert {step: found["en"]["accuracy"] for step, found in history.languages.items()} == {15: 0.5, 30: 0.7}
     assert list(history.averages) == [15, 30]
     assert history.guard == [back] and [event["event"] for event in history.events] == ["skip"]
-    assert history.seconds == pytest.approx(3 * 20 + 2 * 20)
+    assert history.seconds == pytest.approx(3 * 20 + 2 * 20) and history.energy == 5 * 2

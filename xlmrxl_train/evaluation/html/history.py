@@ -20,12 +20,15 @@ class History:
     events: list[dict[str, Any]] = field(default_factory=list)  # whatever else happened
     guard: list[dict[str, Any]] = field(default_factory=list)  # what the guard saw
     seconds: float = 0.0  # that the optimizer steps took, also those that were undone; no evaluation, no checkpoint
+    energies: list[float | None] = field(default_factory=list)  # watt-hours of the GPUs in each line's steps, likewise
 
     def count(self, line: dict[str, Any]) -> None:
         """Add a line of training."""
         if line.get("tokens_per_second") and line.get("tokens"):
             before = (self.train[-1].get("tokens") or 0) if self.train else 0
             self.seconds += (line["tokens"] - before) / line["tokens_per_second"]
+        energy = line.get("energy_wh")
+        self.energies.append(None if energy is None else float(energy))
         self.train.append(line)
 
     def undo(self, step: int) -> None:
@@ -34,6 +37,12 @@ class History:
         for scores in (self.languages, self.averages):
             for later in [number for number in scores if number > step]:
                 del scores[later]
+
+    @property
+    def energy(self) -> float | None:
+        """Return the watt-hours of the GPUs in these steps; None where not all of them were measured."""
+        known = [each for each in self.energies if each is not None]
+        return sum(known) if known and len(known) == len(self.energies) else None
 
 
 def read_history(folder: Path) -> History:
