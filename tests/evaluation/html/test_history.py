@@ -10,14 +10,8 @@ from xlmrxl_train.evaluation.html.history import read_history
 
 def test_what_the_guard_undid_is_in_no_curve_but_its_time_counts(tmp_path: Path) -> None:
     def train(step: int, loss: float) -> dict:
-        return {
-            "event": "train",
-            "step": step,
-            "loss": loss,
-            "tokens": 100 * step,
-            "tokens_per_second": 50,
-            "energy_wh": 2,
-        }
+        speed = {"tokens": 100 * step, "tokens_per_second": 50, "energy_wh": 2}
+        return {"event": "train", "step": step, "loss": loss, **speed}
 
     def score(step: int, value: float) -> list[dict]:
         line = {"step": step, "split": "validation"}
