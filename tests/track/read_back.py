@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +116,11 @@ def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
                 curves.setdefault(name, []).append((step + repeated, value))
         repeated += step - event.get("back_to", step)
     return curves
+
+
+def wait_for(condition, seconds: float = 20.0) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
