@@ -66,9 +66,11 @@ def freeze_embeddings(
     if len(rows) == num_rows:
         return f"all {num_rows:,} rows are trained: the training set contains every token"
     saved = train_rows(model, source, rows) * TRAINING_BYTES
+    nearly = "nearly " if config.optimizer.name == "adamw_8bit" else ""  # whose blocks of moments other rows then share
     return (
-        f"{len(rows):,} of {num_rows:,} rows are in the training set and trained, with the result of training all; "
-        f"saves {saved / 1e9:,.1f} GB of gradients and moments per copy of the model ({1 - len(rows) / num_rows:.0%})"
+        f"{len(rows):,} of {num_rows:,} rows are in the training set and trained, with {nearly}the result of "
+        f"training all; saves {saved / 1e9:,.1f} GB of gradients and moments per copy of the model "
+        f"({1 - len(rows) / num_rows:.0%})"
     )
 
 
