@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "parallel": {"config", "errors", "launcher", "progress", "spelling", "__init__"},
     "tasks": {"config", "data", "errors", "metrics", "model"},
     "plan": {"config", "data", "errors", "launcher", "model", "parallel", "spelling", "tasks"},
-    "track": {"config", "errors"},
+    "track": {"config", "errors", "progress"},
     "training": {"config", "data", "errors", "hashing", "model", "parallel", "progress", "tasks", "track", "stop"},
     "evaluation": {"config", "data", "errors", "metrics", "model", "parallel", "progress", "tasks", "track", "stop"},
     "inference": {
@@ -92,6 +92,7 @@ KNOWN_BY = {
     "transformers": [],
     "rich": ["track/", "cli/"],
     "jinja2": ["evaluation/html/"],
+    "matplotlib": ["evaluation/drawing.py"],
     "plotly": [],  # its library for browsers is read as a file
     "datasets": ["data/", "metrics/modules/"],  # its Features describe an evaluate.Metric
     "evaluate": ["metrics/"],
@@ -128,6 +129,7 @@ WITHOUT_TORCH = [
     "doctor/quick.py",
     "evaluation/bootstrap.py",
     "evaluation/comparison/",
+    "evaluation/drawing.py",
     "evaluation/html/",
     "evaluation/numbers.py",
     "evaluation/scores.py",

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, replace
 
 from xlmrxl_train.config import LastLayersTuningConfig, LoraTuningConfig, TrainConfig, TuningConfig
+from xlmrxl_train.evaluation.numbers import number
 from xlmrxl_train.evaluation.protocol import Protocol
 from xlmrxl_train.evaluation.report import Report
 from xlmrxl_train.evaluation.scores import LanguageScore
@@ -36,13 +37,21 @@ def log_scores(
         metrics.log("evaluate", {"step": step, "split": split, "language": code, **score.values, "n": score.n})
     if selection is not None:
         metrics.log("selection", {"step": step, "metric": session.task.metrics[0], "score": selection})
-    shown = Report(
+    report = Report(
         protocol=protocol(session, split, TrainState(), 0, selecting=False),
         languages=scores,
         metrics=session.task.metrics,
     )
-    metrics.log("averages", {"step": step, "split": split, **shown.averages()})
+    averages = report.averages()
+    metrics.log("averages", {"step": step, "split": split, **averages})
     metric = session.task.metrics[0]
+    ordered = sorted(scores, key=lambda code: scores[code].values[metric], reverse=load_metric(metric).HIGHER_IS_BETTER)
+    means = [(name.replace("_", " "), averages[metric][name]) for name in ("mean", "transfer_gap")]
+    session.console.show_scores(
+        f"{metric}, {split}, step {step:,}",
+        averages=[(name, number(metric, value)) for name, value in means if value is not None],
+        scores=[(code, number(metric, scores[code].values[metric])) for code in ordered],
+    )
     values = [score.values[metric] for score in scores.values()]
     chosen = ", ".join(
         f"{code} {scores[code].values[metric]:.3f}" for code in session.select_languages if code in scores

@@ -232,7 +232,7 @@ def _cost(source: ModelFolder, target: Path, quantization: QuantizationConfig) -
     config = RunFolder(source.run).read_config()
     config.model.path = config.tokenizer.path = str(source.path)
     session = Session.open(config, training=False)
-    try:
+    with session.at_work():
         corpus = session.corpus("test", session.evaluate_languages)
         device = session.world.device
         dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
@@ -263,5 +263,3 @@ def _cost(source: ModelFolder, target: Path, quantization: QuantizationConfig) -
             device=name,
         )
         return page, plain_values(found, quantization, (sizes[0], sizes[1]), name)
-    finally:
-        session.world.close()

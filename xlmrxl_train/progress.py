@@ -65,6 +65,11 @@ class Progress:
         if seen:
             self._left = (name, self.last_move)
 
+    @property
+    def phase(self) -> str:
+        """Return the outermost work that is under way; nothing between two parts."""
+        return next(iter(self._phases), "")
+
     def describe(self) -> str:
         """Return one line: what is done, since when; which collective was entered last, and whether it was left."""
         now = time.monotonic()

@@ -25,6 +25,7 @@ from xlmrxl_train.inference.model_folder import open_model_folder
 from xlmrxl_train.launcher import is_first
 from xlmrxl_train.lineage import protocol_of
 from xlmrxl_train.parallel import Strategy, from_first_rank, naming_lost_ranks
+from xlmrxl_train.progress import progress
 from xlmrxl_train.session import Session
 from xlmrxl_train.stop import CTRL_C, Stopped, StopRequest
 from xlmrxl_train.track.console import Console
@@ -50,9 +51,9 @@ def train(config: Config) -> Report | None:
         The report; None where the run stopped early on purpose (`<run>/stopped.json` says why), or was finished before.
     """
     require_trackers(config.tracker)
-    with StopRequest(config.train.max_hours, Console(enabled=is_first()).say) as stop:
-        session = Session.open(config, training=True)
-        stop.say = session.console.say
+    console = Console(enabled=is_first())
+    with console.live(), StopRequest(config.train.max_hours, console.say) as stop:
+        session = Session.open(config, training=True, console=console)
         folder, training = RunFolder(Path(config.run.dir)), None
         try:
             training = Training.open(session, folder, stop)
@@ -207,11 +208,13 @@ class Training:
         selected = state.best_step if self.selecting and state.best_step is not None else state.step
         if selected != state.step:
             session.console.say(f"checkpoint of step {selected}: best on the validation split")
-            session.world.first(lambda: self.checkpointer.verify_best(state.step))
-            load_checkpoint(self.checkpointer.path(selected), self.strategy)
+            with progress.doing("reading the selected checkpoint"):
+                session.world.first(lambda: self.checkpointer.verify_best(state.step))
+                load_checkpoint(self.checkpointer.path(selected), self.strategy)
         if session.config.train.save_model and session.task.trains:
             checkpoint = self.checkpointer.path(selected)
-            session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path))
+            with progress.doing("writing the model"):
+                session.world.first(lambda: export(session, self.strategy, checkpoint, self.folder.path))
         split = "test" if "test" in self.corpora else "validation"
         scores: Scores = {}
         if split in self.corpora:
@@ -290,7 +293,7 @@ def score(config: Config, trained: Protocol, model: Path, target: Path, notes: S
     """
     config.model.path = config.tokenizer.path = str(model)
     session = Session.open(config, training=False)
-    try:
+    with session.at_work():
         corpus = session.corpus("test", session.evaluate_languages)
         strategy = session.strategy()
         predictions = target / "predictions" if config.evaluate.predictions else None
@@ -310,8 +313,6 @@ def score(config: Config, trained: Protocol, model: Path, target: Path, notes: S
             names = ", ".join(["report.json", *draw(session, report, target)])
             session.console.say(f"written: {target / 'report.md'}, {names}")
         return report
-    finally:
-        session.world.close()
 
 
 def draw(session: Session, report: Report, folder: Path) -> list[str]:
@@ -338,7 +339,7 @@ def submit(session: Session, folder: Path) -> None:
 def prepare(config: Config) -> None:
     """Fetch weights, tokenizer and data and tokenise every split, so that training needs no network."""
     session = Session.open(config)
-    try:
+    with session.at_work():
         for split, corpus in open_corpora(session).items():
             session.console.say(
                 f"{split}: {len(corpus):,} examples, {int(corpus.sizes.sum()):,} tokens, "
@@ -349,8 +350,6 @@ def prepare(config: Config) -> None:
                 f"weights: {session.world.first(lambda: resolve_model(str(config.model.path), config.model.revision))}"
             )
         session.console.say(f"prepared in {cache_folder(config.data)}")
-    finally:
-        session.world.close()
 
 
 def launch(command: str, compose: Callable[[], Config]) -> int:

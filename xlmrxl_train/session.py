@@ -1,6 +1,7 @@
 """What every command is made of: the ranks, the data, the task, and the model that is built for them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -69,12 +70,13 @@ class Session:
     shots: dict[str, Shots] = field(default_factory=dict)  # by language; known when the training split is open
 
     @classmethod
-    def open(cls, config: Config, *, training: bool | None = None) -> "Session":
+    def open(cls, config: Config, *, training: bool | None = None, console: Console | None = None) -> "Session":
         """Join the world and open tokenizer and data; no model yet, no row read.
 
         Args:
             config: All of it is checked.
             training: Whether memory is to hold what training needs, or the weights alone; None: no model is loaded.
+            console: That of the command, if it speaks before there is a session.
         """
         if training is False:  # all that there is to know of how the weights came about lies in them
             config = replace(config, tuning=TuningConfig())
@@ -83,15 +85,15 @@ class Session:
         world.examine({name: repr(value) for name, value in leaves(config)}, _same_settings)
         world.examine(versions(*_packages(config)), same_versions)
         with progress.doing("opening tokenizer, data set and weights"):
-            session = world.together(lambda: cls._of(config, world, training=training))
+            console = console or Console(enabled=world.is_first)
+            session = world.together(lambda: cls._of(config, world, console, training=training))
         tokenizer = {"tokenizer": session.tokenizer.fingerprint}
         world.examine(tokenizer, partial(differences, remedy="Give every machine the same tokenizer file"))
         return session
 
     @classmethod
-    def _of(cls, config: Config, world: World, *, training: bool | None) -> "Session":
+    def _of(cls, config: Config, world: World, console: Console, *, training: bool | None) -> "Session":
         """Open what needs no other rank."""
-        console = Console(enabled=world.is_first)
         tokenizer = open_tokenizer(config)
         source = open_source(config.dataset, config.data)
         task = make_task(config.task, config.dataset, tokenizer)
@@ -136,6 +138,15 @@ class Session:
             check_embeddings(config, task)
             check_capabilities(config, world.device)
         return session
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Show in a terminal what is done inside, and leave the world at the end."""
+        try:
+            with self.console.live():
+                yield
+        finally:
+            self.world.close()
 
     @property
     def train_languages(self) -> list[str]:

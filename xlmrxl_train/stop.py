@@ -1,6 +1,7 @@
 """Stopping on purpose: by a signal or a deadline, at the next point where nothing is lost."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -68,5 +69,10 @@ class StopRequest:
             return
         self.reason = SIGNALS[signal.Signals(number)]
         hint = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        with suppress(RuntimeError, OSError):  # it came while this stream was being written, or nobody reads any more
-            self.say(f"{self.reason}: saving and stopping at the next step{hint}")
+        text = f"{self.reason}: saving and stopping at the next step{hint}"
+        # In a thread: this one may have been interrupted while it wrote, with the locks for that in its hands.
+        threading.Thread(target=self._tell, args=(text,), name="stop").start()
+
+    def _tell(self, text: str) -> None:
+        with suppress(OSError):  # nobody reads any more
+            self.say(text)

@@ -96,8 +96,8 @@ def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
         event = json.loads(line)
         kind, step = event.pop("event"), event.pop("step")
         event.pop("total_steps", None)
-        if kind == "train":
-            named = {f"train/{name}": value for name, value in event.items()}
+        if kind in ("train", "selection"):
+            named = {f"{kind}/{name}": value for name, value in event.items() if name != "metric"}
         else:
             split = event.pop("split")
             language = event.pop("language", None)

@@ -2,10 +2,15 @@
 
 import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.test_run import quick
 from tests.track.read_back import (
@@ -16,11 +21,13 @@ from tests.track.read_back import (
     wandb_history,
     wandb_sessions,
 )
-from xlmrxl_train import train
+from xlmrxl_train import load_config, train
 from xlmrxl_train.cli import main
+from xlmrxl_train.config import to_dict
 from xlmrxl_train.training.folder import RunFolder
 from xlmrxl_train.training.speed import MEASURED
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -99,6 +106,54 @@ def test_wandb_afterwards(copy) -> None:
     assert main(["sync", str(copy), "--to", "wandb", "tracker.project=another"]) == 0
     (session,) = wandb_sessions(copy)
     assert [row["step"] for row in wandb_history(session)] == [4, 7, 8, 12, 14, 16, 16, 16]
+
+
+def test_what_trackio_took_and_lost_with_its_process(tmp_path) -> None:
+    """trackio writes within half a second after it took a row; tracker.json knows at once that it did."""
+    words = ["recipe=demo", f"run.dir={tmp_path}", "tracker=trackio", f"tracker.trackio_dir={tmp_path / 'store'}"]
+    script = f"""
+        import os, signal, time
+        from pathlib import Path
+        from tests.track.test_trackers import knows, wait_for, write_lines
+        from xlmrxl_train import load_config
+        from xlmrxl_train.track.trackers import Ledger, Trackers
+        put = Ledger.put
+        def put_and_die(self, name, position):
+            put(self, name, position)
+            if position[0] == 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+        Ledger.put = put_and_die
+        folder = Path({str(tmp_path)!r})
+        config = load_config({words!r})
+        lines = write_lines(folder, 10)
+        Trackers.open(config, folder, step=0, say=print)
+        wait_for(lambda: knows(folder, "trackio {tmp_path / "store"}") == 10, 60)
+        time.sleep(1)
+        for step in (20, 30):
+            lines.log("train", {{"step": step, "loss": 0.5}})
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=REPOSITORY)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(load_config(words))))
+    script = f"""
+        import os
+        os.environ["TRACKIO_DIR"] = {str(tmp_path / "store")!r}
+        from pathlib import Path
+        from tests.track.read_back import trackio_rows
+        from xlmrxl_train.cli import main
+        for _ in range(3):
+            print([row["step"] for row in trackio_rows(Path({str(tmp_path)!r}))])
+            main(["sync", {str(tmp_path)!r}, "--to", "trackio"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=REPOSITORY)
+    held, *later = done.stdout.splitlines()
+    assert held in ("[10]", "[10, 20]") and later == ["[10, 20, 30]"] * 2
+    missing = 2 if held == "[10]" else 1
+    assert f"trackio: {missing} rows of {tmp_path}; " in done.stderr
+    assert done.stderr.count(f"trackio knows all of {tmp_path} already") == 2
 
 
 def test_a_server_that_is_down(copy, capfd: Capture, monkeypatch) -> None:

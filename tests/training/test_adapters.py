@@ -128,6 +128,8 @@ def test_they_go_on_from_a_checkpoint_to_the_bit(kind: str, base: Path, tmp_path
     for step in (4, 5):
         shutil.rmtree(cut / f"checkpoints/step-{step:08d}")
     shutil.rmtree(cut / "adapter")
+    held = json.loads((cut / "checkpoints/step-00000002/tensors/index.json").read_text())
+    assert held and all("lora_" in name or "classifier" in name for name in held)  # nothing of what lies below
     train(load_config([*words, "train.max_steps=5", f"run.dir={cut}"]))
     for file in ("adapter/adapter_model.safetensors", "report.json"):
         assert (cut / file).read_bytes() == (whole / file).read_bytes()

@@ -181,7 +181,7 @@ COMMANDS: dict[str, Command] = {
         main=_late("tune"),
     ),
     "report": Command(
-        arguments="<run folders or globs> [--compare] [--output FILE]",
+        arguments="<run folders or globs> [--compare] [--output FILE] [--figures FOLDER]",
         help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
         main=_late("report"),
     ),

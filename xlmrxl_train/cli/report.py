@@ -16,6 +16,7 @@ from xlmrxl_train.evaluation.comparison.markdown import to_markdown
 from xlmrxl_train.evaluation.comparison.page import page_of
 from xlmrxl_train.evaluation.comparison.reading import find_runs
 from xlmrxl_train.evaluation.comparison.writing import check_output, write
+from xlmrxl_train.evaluation.drawing import check_figures, draw
 from xlmrxl_train.spelling import did_you_mean
 from xlmrxl_train.track.secrets import redact
 
@@ -25,8 +26,12 @@ EXAMPLES = """\
                                                    paired bootstrap between two runs, or two groups of seeds
   xlmrxl report runs/xtreme                        every run below a folder; XTREME's tasks make its table
   xlmrxl report runs/xnli --output report.html     one page with figures, for a browser without a network
-  xlmrxl report runs/xnli --output report.md       also .json, .csv, .tex; --output may be given several times"""
-_FLAGS = ("--compare", "--output", "--help")
+  xlmrxl report runs/xnli --output report.md       also .json, .csv, .tex; --output may be given several times
+  xlmrxl report runs/xnli --figures figures/       scores, languages by step, transfer, curves as PNG, SVG and PDF"""
+_FLAGS = ("--compare", "--output", "--figures", "--help")
+_NO_FILE = "--output must be a file, got nothing. Write --output report.md."
+_NO_FOLDER = "--figures must be a folder, got nothing. Write --figures figures/."
+_NOTHING = {"--output": _NO_FILE, "-o": _NO_FILE, "--figures": _NO_FOLDER}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +40,7 @@ class Arguments:
 
     folders: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    figures: str | None = None
     compare: bool = False
 
 
@@ -50,6 +56,8 @@ def main(words: Sequence[str]) -> int:
         raise ConfigError("report needs run folders, got none. Write xlmrxl report runs/xnli/seed-1.")
     for path in arguments.outputs:
         check_output(path)
+    if arguments.figures:
+        check_figures(arguments.figures)
     html = any(path.endswith(".html") for path in arguments.outputs)
     comparison = compare(find_runs(arguments.folders), paired=arguments.compare, paired_if_two=html)
     for line in comparison.left_out:
@@ -57,7 +65,10 @@ def main(words: Sequence[str]) -> int:
     for path in arguments.outputs:
         write(comparison, path)
         print(f"written: {path}", file=sys.stderr)
-    if not arguments.outputs:
+    if arguments.figures:
+        drawn = draw(comparison, arguments.figures)
+        print(f"written: {len(drawn)} files in {arguments.figures}", file=sys.stderr)
+    elif not arguments.outputs:
         show(comparison)
     return 1 if comparison.left_out else 0
 
@@ -117,12 +128,14 @@ def _read(words: Sequence[str]) -> Arguments:
         flag, equals, value = word.partition("=")
         if word == "--compare":
             arguments.compare = True
-        elif flag in ("--output", "-o"):
+        elif flag in ("--output", "-o", "--figures"):
             path = value if equals else (rest.pop(0) if rest else "")
-            if path:
-                arguments.outputs.append(path)
+            if not path:
+                faults.append(_NOTHING[flag])
+            elif flag == "--figures":
+                arguments.figures = path
             else:
-                faults.append("--output must be a file, got nothing. Write --output report.md.")
+                arguments.outputs.append(path)
         elif word.startswith("-"):
             known = f"report knows {', '.join(_FLAGS)}."
             faults.append(f"{word} is not a flag. {did_you_mean(flag, _FLAGS, known)}")

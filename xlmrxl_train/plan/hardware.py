@@ -1,9 +1,20 @@
 """The machines that a run is planned for: what they hold, how fast they multiply, and how fast they talk.
 
-Sources: the vendors' data sheets, without structured sparsity. Links are bytes per second and direction of one device
-to the others of its machine: NVLink where such cards have it, else PCIe of their generation. Between machines one
-network card of 400 Gb/s per device is taken where there is NVLink, else 100 Gb/s for a machine of eight. All of them
-are what is promised; `plan.efficiency` is what is reached.
+Products per second are NVIDIA's, dense (its data sheets print twice as much, "with sparsity"), bf16 added up in
+float32. Links are bytes per second and direction of one device to the others of its machine: NVLink where such cards
+have it, else PCIe of their generation (bridges of two cards are left out). Memory is what torch finds, some GiB below
+the name. Between machines one network card of 400 Gb/s per device is taken where there is NVLink, else 100 Gb/s for a
+machine of eight. All of them are what is promised; `plan.efficiency` is what is reached.
+
+Source: NVIDIA's data sheets and architecture papers, where it says nothing else.
+    B200: Blackwell data sheet, column HGX B200; memory as in pytorch/ao pull request 4002.
+    H200, H100: pages of data-center/h200 and /h100; torchtitan, torchtitan/tools/utils.py, has the same 989 and 756.
+    A100: A100 data sheet 1758950-r4. L40S, L4, A40, A10: their data sheets. Lightning,
+        fabric/utilities/throughput.py, has the same numbers of H100, A100 and A10; S. Bekman, ml-engineering,
+        compute/accelerator/README.md, those of H200, H100, A100 and L40S.
+    RTX A6000, RTX 3090: GA102 architecture paper V2.0. RTX 4090: Ada architecture paper. The papers' tables could not
+        be read here again; other publications agree on float32, and measured bf16 of the 4090 with 165 TFLOP/s.
+    Memory: "total capacity" in torch's messages that were published for these cards, the lowest seen.
 """
 
 import re
@@ -45,14 +56,14 @@ def _gpu(name: str, gib: float, bf16: float, fp32: float, link: float, network: 
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        _gpu("B200", 180, 2250, 75, 900, NVLINK_NETWORK),
-        _gpu("H200", 141e9 / GIB, 989, 67, 450, NVLINK_NETWORK),
-        _gpu("H100-80GB", 79.6, 989, 67, 450, NVLINK_NETWORK),
-        _gpu("H100-PCIe-80GB", 79.6, 756, 51, 64),
+        _gpu("B200", 178.3, 2250, 75, 900, NVLINK_NETWORK),
+        _gpu("H200", 139.8, 989, 67, 450, NVLINK_NETWORK),
+        _gpu("H100-80GB", 79.1, 989, 67, 450, NVLINK_NETWORK),
+        _gpu("H100-PCIe-80GB", 79.1, 756, 51, 64),
         _gpu("A100-80GB", 79.2, 312, 19.5, 300, NVLINK_NETWORK),
         _gpu("A100-40GB", 39.4, 312, 19.5, 300, NVLINK_NETWORK),
         _gpu("A40-48GB", 44.4, 149.7, 37.4, 32),
-        _gpu("A6000-48GB", 47.5, 154.8, 38.7, 32),
+        _gpu("A6000-48GB", 47.4, 154.8, 38.7, 32),
         _gpu("L40S-48GB", 44.4, 362, 91.6, 32),
         _gpu("L4-24GB", 22.0, 121, 30.3, 32),
         _gpu("A10-24GB", 22.0, 125, 31.2, 32),

@@ -14,6 +14,7 @@ from torch import nn
 from xlmrxl_train.config import (
     Config,
     FSDP2Config,
+    LoraTuningConfig,
     Zero1Config,
     Zero2Config,
     Zero3Config,
@@ -207,6 +208,8 @@ def states_of(config: Config, shapes: Shapes, ranks: int, micro_batches: int = 1
         states = _whole(shapes, ranks, micro_batches, product, moments)
     states.weights += shapes.rounded_bytes
     states.loading += shapes.rounded_bytes
+    if isinstance(config.tuning, LoraTuningConfig):  # its checkpoints lack the weights below
+        states.saving = (MASTER + moments) * shapes.trained / (ranks if is_divided(config) else 1)
     if isinstance(strategy, Zero3OffloadConfig):
         _offload_zero(strategy, states)
     elif isinstance(strategy, FSDP2Config) and strategy.offload:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Position = tuple[int, int]  # optimizer step, and what of it: 0 skipped step or other, 1 train, 2 validation, 3 test
+PHASES = {"train": 1, "validation": 2, "selection": 2, "test": 3}  # by the first part of a number's name
 
 _NOT_SHOWN = ("event", "step", "total_steps", "split", "language", "n")
 
@@ -34,9 +35,9 @@ class Rows:
         """Take the next line; return the rows that are complete."""
         kind = event.get("event", "other")
         step = event.get("step", self.position[0])
-        phase = 1 if kind == "train" else 2 if kind == "selection" else 0
+        phase = PHASES.get(kind, 0)
         if kind in ("evaluate", "averages"):
-            phase = 2 if event.get("split") == "validation" else 3
+            phase = PHASES.get(event.get("split", ""), PHASES["test"])
         complete = [] if (step, phase) == self.position else self.rest()
         self.position = (step, phase)
         self.values |= _numbers(kind, event)

@@ -19,7 +19,7 @@ from types import ModuleType
 
 from xlmrxl_train.config import Config, TrackerConfig
 from xlmrxl_train.errors import ConfigError
-from xlmrxl_train.track.final_files import final_files
+from xlmrxl_train.track.final_files import AFTER_ALL_ROWS, final_files
 from xlmrxl_train.track.follower import Follower, Target
 from xlmrxl_train.track.rows import Position, Rows
 from xlmrxl_train.track.secrets import HIDDEN, redact
@@ -142,8 +142,7 @@ def follow(
         say: As there.
         told: Called for whatever the tracker took.
     """
-    place = place_of(name, config.tracker)
-    known = ledger.known.get(place, NOTHING)
+    place, known = place_of(name, config.tracker), _known(name, config, ledger)
     if name == "tensorboard" and step is not None and known != NOTHING:
         # From the first step that it is told again, or that it has not seen to its end.
         known = (min(known[0], step), -1)
@@ -159,11 +158,19 @@ def follow(
 
 def pending(name: str, config: Config, folder: Path, ledger: Ledger) -> int:
     """Return how many rows one tracker does not know of a run that does not go on; its last files count as one."""
-    known, rows = ledger.known.get(place_of(name, config.tracker), NOTHING), Rows()
+    known, rows = _known(name, config, ledger), Rows()
     with (folder / "metrics.jsonl").open("rb") as lines:
         found = [row for line in lines if line.endswith(b"\n") for row in rows.add(json.loads(line))]
     files = final_files(folder)
     return sum(row.position > known for row in [*found, *rows.rest()]) + bool(files and files[1] != known)
+
+
+def _known(name: str, config: Config, ledger: Ledger) -> Position:
+    """Return how far a tracker knows the run; one that took rows and lost them, as far as it holds them."""
+    known = ledger.known.get(place_of(name, config.tracker), NOTHING)
+    if name == "trackio" and NOTHING < known < (AFTER_ALL_ROWS, 0):
+        known = min(known, _targets().trackio_holds(config, ledger.id) or known)
+    return known
 
 
 class Trackers:

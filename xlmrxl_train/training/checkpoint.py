@@ -2,7 +2,8 @@
 
 checkpoints/step-00000100/
   tensors/        every weight and its two moments under the model's names (parallel/tensor_files.py); an embedding of
-                  which some rows are trained in two parts, with the numbers of those rows
+                  which some rows are trained in two parts, with the numbers of those rows; of adapters not the weights
+                  below them, which stay where model.path says
   state.json      counters (training/state.py)
   manifest.json   size and SHA-256 of every other file
 checkpoints/.step-00000100.partial    is being written
@@ -30,6 +31,7 @@ from xlmrxl_train.training.state import TrainState
 from xlmrxl_train.training.vocabulary import check_rows, trained_rows
 
 MANIFEST, STATE, TENSORS = "manifest.json", "state.json", "tensors"
+ADAPTER_MARK = ".lora_A."  # in the names of peft's adapters of any kind
 MAX_JSON_BYTES = 1 << 24  # of manifest.json and state.json, which have a few lines
 
 
@@ -60,7 +62,7 @@ class Checkpointer:
                 checkpoint that is written in the background, the next `save` or `wait` raises it.
         """
         self.wait()
-        tensors = strategy.state_dict() | trained_rows(strategy.model)
+        tensors = own_tensors(strategy, strategy.state_dict()) | trained_rows(strategy.model)
         if self.writer is None or not fits_in_memory(tensors, strategy.world):
             return self._write(tensors, state, strategy.world)
         copies, counters, world = staged(tensors), replace(state), self.writer.world(strategy.world)
@@ -195,9 +197,17 @@ def load(path: Path, strategy: Strategy) -> TrainState:
     state = strategy.world.first(lambda: read_state(path))
     strategy.world.first(lambda: check_rows(path / TENSORS, strategy.model))
     tensors = strategy.state_dict()
-    load_tensors(path / TENSORS, tensors, strategy.world)
+    load_tensors(path / TENSORS, own_tensors(strategy, tensors), strategy.world)
     strategy.load_state_dict(tensors, state.updates)
     return state
+
+
+def own_tensors(strategy: Strategy, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return those of a strategy's tensors that its checkpoints hold."""
+    if not any(ADAPTER_MARK in name for name in strategy.trainable):
+        return tensors
+    below = {f"model.{name}" for name in set(strategy.shapes) - set(strategy.trainable)}
+    return {name: tensor for name, tensor in tensors.items() if name not in below}
 
 
 def read_state(path: Path) -> TrainState:

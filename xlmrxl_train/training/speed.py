@@ -1,15 +1,26 @@
-"""How fast a run is, beside how fast its devices multiply matrices; and how much memory it takes."""
+"""How fast a run is, beside how fast its devices multiply matrices; and how much memory and energy it takes."""
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
 import torch
 
 from xlmrxl_train.config import Config
-from xlmrxl_train.parallel import Strategy
+from xlmrxl_train.parallel import Strategy, World
 from xlmrxl_train.parallel.matrix_peak import matrix_peak
+from xlmrxl_train.training.energy import energy_meter
 
-MEASURED = ("tokens_per_second", "matrix_share", "input_wait", "memory_gb", "gpu_memory_gb")  # what no rerun repeats
+MEASURED = (
+    "tokens_per_second",
+    "matrix_share",
+    "input_wait",
+    "memory_gb",
+    "gpu_memory_gb",
+    "energy_wh",
+)  # what no rerun repeats
 LANGUAGE_MODELS = ("masked_language_modelling", "causal_language_modelling")
 
 
@@ -25,6 +36,8 @@ class Speed:
     targets: float = 0.0
     seconds: float = 0.0  # of steps and of waiting for their input
     waited: float = 0.0  # for input
+    meter: Callable[[], float] | None = None  # joules of this rank's GPU since it was last asked
+    joules: float = 0.0  # of this rank's GPU in steps
 
     @classmethod
     def of(cls, config: Config, strategy: Strategy) -> "Speed":
@@ -50,7 +63,14 @@ class Speed:
             flops_per_token=None if config.task.kind == "translation" else per_token,
             flops_per_target=6.0 * vocabulary,
             peak=float(world.sum(peak)),
+            meter=energy_meter(world.device),
         )
+
+    def begin(self) -> float:
+        """Say that steps are next, after something else; return the time."""
+        if self.meter:
+            self.meter()
+        return time.monotonic()
 
     def count(self, *, tokens: int, targets: float, seconds: float, waited: float) -> None:
         """Add a step."""
@@ -58,6 +78,7 @@ class Speed:
         self.targets += targets
         self.seconds += seconds
         self.waited += waited
+        self.joules += self.meter() if self.meter else math.nan
 
     def values(self) -> dict[str, float]:
         """Return the numbers of a line, and begin anew. Nothing here waits for the device."""
@@ -72,3 +93,11 @@ class Speed:
             found["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 3)
         self.tokens, self.targets, self.seconds, self.waited = 0, 0.0, 0.0, 0.0
         return found
+
+    def energy(self, world: World) -> dict[str, float]:
+        """Return what the GPUs of all ranks took in steps since this was last called; nothing if one cannot tell."""
+        if self.device.type != "cuda":
+            return {}
+        joules = float(world.sum(torch.tensor(self.joules, dtype=torch.float64, device=self.device)))
+        self.joules = 0.0
+        return {"energy_wh": round(joules / 3600, 4)} if math.isfinite(joules) else {}

@@ -96,7 +96,7 @@ class Trainer:
             if self._ended_early():  # it was killed after that
                 self.checkpointer.wait()
                 return
-            began = time.monotonic()
+            began = self.speed.begin()
             steps = self.batches.iterate(state.step, total)
             for number, micro_batches in profile.inputs(steps) if profile else steps:
                 waited = time.monotonic() - began
@@ -112,7 +112,7 @@ class Trainer:
                 self._validate_and_save(total)
                 if self._ended_early():
                     break
-                began = time.monotonic()
+                began = self.speed.begin()
             self.checkpointer.wait()
 
     @property
@@ -197,7 +197,7 @@ class Trainer:
         """Write one line of metrics and return what the progress bar shows; loss is the mean since the last line."""
         state = self.state
         loss = state.loss_sum / state.num_targets if state.num_targets else math.nan
-        speed = self.speed.values()
+        speed = self.speed.values() | self.speed.energy(self.strategy.world)
         state.loss_sum = state.num_targets = 0.0
         if self.metrics:
             values: dict[str, object] = {
@@ -215,6 +215,7 @@ class Trainer:
             if step.result.rates:
                 values["rates"] = step.result.rates
             self.metrics.log("train", values)
+            self.console.show_training(values)
         return f"loss {loss:.4f}  lr {step.lr:.2e}  {speed['tokens_per_second']:,.0f} tokens/s"
 
     def _validation_due(self, total: int) -> bool:

@@ -184,7 +184,7 @@ def test_a_terminal_gets_tables_and_a_pipe_markdown(two: Path) -> None:
         (["a", "--output"], "--output must be a file, got nothing. Write --output report.md."),
         (["--compare"], "report needs run folders, got none. Write xlmrxl report runs/xnli/seed-1."),
         (["a", "--compair"], "--compair is not a flag. Did you mean --compare?"),
-        (["a", "-x"], "-x is not a flag. report knows --compare, --output, --help."),
+        (["a", "-x"], "-x is not a flag. report knows --compare, --output, --figures, --help."),
         (
             ["a", "--compare"],
             "--compare tests two runs, or two groups of seeds, against each other, got 1 of sample NLI: A",

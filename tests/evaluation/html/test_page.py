@@ -109,7 +109,9 @@ def test_the_protocol_says_how_it_came_about(text: str) -> None:
     said = " ".join(plain.split())
     assert "setting zero-shot from en" in said and "seeds 1, 2" in said and "tokenizer abab" in said
     assert "hardware 2 x NVIDIA H100 80GB HBM3, CPU with 2 cores, 8.0 GB of memory" in said
-    assert "time in steps 6.0 s each" in said and "energy at most 0.00467 kWh: 2 x 700 W for 12.0 s" in said
+    assert (
+        "time in steps 6.0 s each" in said and "energy estimated: at most 0.00467 kWh, 2 x 700 W of board power" in said
+    )
     assert "step 120, guard: what spike <b>of</b> the loss" in said
 
 

@@ -26,7 +26,7 @@ _CURVES = {  # key of metrics.jsonl -> what people call it
     "gpu_memory_gb": "Largest memory of the first GPU, GB",
 }
 _SHARES = ("matrix_share", "input_wait")
-_NO_CURVES = ("step", "total_steps", "epoch", "tokens", "skipped", "unchanged")
+_NO_CURVES = ("step", "total_steps", "epoch", "tokens", "skipped", "unchanged", "energy_wh")
 
 
 def by_step(part: Part, histories: Histories) -> Figure | None:

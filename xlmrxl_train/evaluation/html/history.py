@@ -29,6 +29,13 @@ class History:
                 before = line["tokens"]
         return total
 
+    @property
+    def energy(self) -> float | None:
+        """Return the watt-hours of the GPUs in these steps; None where not all of them were measured."""
+        measured = [line.get("energy_wh") for line in self.train]
+        known = [float(each) for each in measured if each is not None]
+        return sum(known) if known and len(known) == len(measured) else None
+
 
 def read_history(folder: Path) -> History:
     """Read the metrics of a run; empty where it has none. Of scores, those on the validation split.

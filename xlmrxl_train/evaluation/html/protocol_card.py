@@ -1,6 +1,15 @@
-"""How a run's scores came about, as a list for people: data, selection, fingerprints, versions, hardware, time."""
+"""How a run's scores came about, as a list for people: data, selection, fingerprints, versions, hardware, time.
+
+Energy is what the GPUs' counters said (training/energy.py), else board power times time, an upper bound.
+
+Source: Lacoste et al., "Quantifying the Carbon Emissions of Machine Learning" (2019), for power times time. Watts are
+NVIDIA's, as its data sheets have them; the same numbers: mlco2/impact, data/gpus.csv (A100, T4, RTX 3090, A6000, and
+both of V100, interchanged); S. Bekman, ml-engineering, compute/accelerator/README.md (B200, H200, H100 NVL, A100);
+MLPerf Inference, closed/*/systems ("H200 TGP 700W", "B200 TGP 1000W"); nvidia-smi of EC2's G5 (A10G).
+"""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,11 +20,12 @@ from xlmrxl_train.evaluation.comparison.folding import Group
 from xlmrxl_train.evaluation.comparison.reading import FinishedRun
 from xlmrxl_train.evaluation.html.history import History
 
-# Board power in watt, from the makers' data sheets; a name that contains the first words is the card.
+# Board power in watt. The first whose words stand in the GPU's name is it; a GB200 is no B200.
 _WATT = (
-    ("B200", 1000), ("H200", 700), ("H100 PCIe", 350), ("H100 NVL", 400), ("H100", 700), ("A100-SXM", 400),
-    ("A100", 300), ("L40S", 350), ("L40", 300), ("L4", 72), ("A10G", 300), ("A10", 150), ("V100-SXM", 300),
-    ("V100", 250), ("Tesla T4", 70), ("RTX 4090", 450), ("RTX 3090", 350),
+    ("B200", 1000), ("H200 NVL", 600), ("H200", 700), ("H100 PCIe", 350), ("H100 NVL", 400), ("H100", 700),
+    ("A100-SXM", 400), ("A100-PCIE-40GB", 250), ("A100", 300), ("A40", 300), ("RTX A6000", 300), ("L40S", 350),
+    ("L40", 300), ("L4", 72), ("A10G", 300), ("A10", 150), ("V100-SXM", 300), ("V100", 250), ("T4", 70),
+    ("RTX 4090", 450), ("RTX 3090", 350),
 )  # fmt: skip
 
 Card = list[tuple[str, str]]
@@ -54,7 +64,7 @@ def _entries(group: Group, histories: list[History]) -> Iterator[tuple[str, str]
     if sum(seconds):
         each = " each" if len(seconds) > 1 else ""
         yield "time in steps", f"{_duration(sum(seconds) / len(seconds))}{each}, without evaluation and checkpoints"
-        yield "energy", _energy(first, sum(seconds))
+        yield "energy", _energy(first, sum(seconds), [history.energy for history in histories])
     yield "folders", ", ".join(str(each.folder) for each in group.runs)
 
 
@@ -112,15 +122,21 @@ def _hardware(environment: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _energy(environment: dict[str, Any], seconds: float) -> str:
+def _energy(environment: dict[str, Any], seconds: float, measured: list[float | None]) -> str:
     gpus, ranks = environment.get("gpus") or [], int(environment.get("world_size", 1))
+    if None not in measured:
+        hours = sum(each for each in measured if each is not None) / 1000
+        return f"measured: {hours:.3g} kWh by the counters of the GPUs (NVML) in these steps, without host and cooling"
     if not gpus:
         return "not estimated: the power of this processor is not known"
-    watt = next((watt for name, watt in _WATT if name in gpus[0]), None)
+    watt = next((watt for name, watt in _WATT if re.search(rf"\b{name}", gpus[0], re.IGNORECASE)), None)
     if watt is None:
         return f"not estimated: the power of {gpus[0]} is not known"
     hours = ranks * watt * seconds / 3_600_000
-    return f"at most {hours:.3g} kWh: {ranks} x {watt} W for {_duration(seconds)}, without host and cooling"
+    return (
+        f"estimated: at most {hours:.3g} kWh, {ranks} x {watt} W of board power for {_duration(seconds)}, "
+        "without host and cooling"
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from xlmrxl_train.config import Config, from_dict, to_dict
 from xlmrxl_train.track.follower import Target
+from xlmrxl_train.track.rows import Position
 from xlmrxl_train.track.secrets import redact
 
 # What makes accelerate believe that this is one of several processes.
@@ -49,6 +50,14 @@ def make(name: str, config: Config, folder: Path, *, identity: str, begin: int) 
     from xlmrxl_train.track.targets.tensorboard import TensorBoard
 
     return TensorBoard(folder, begin, values)
+
+
+def trackio_holds(config: Config, identity: str) -> Position | None:
+    """Return how far trackio's store holds the run; None where it cannot be read."""
+    from xlmrxl_train.track.targets.trackio import held
+
+    _prepare_accelerate()
+    return held(config, identity)
 
 
 def _prepare_accelerate() -> None:

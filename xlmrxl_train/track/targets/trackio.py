@@ -12,6 +12,35 @@ from typing import Any, TextIO
 from accelerate.tracking import TrackioTracker
 
 from xlmrxl_train.config import Config
+from xlmrxl_train.track.rows import PHASES, Position
+
+ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")  # variables that send runs to a server
+
+
+def held(config: Config, identity: str) -> Position | None:
+    """Return how far trackio's store on this machine holds a run; None where the run is at a server.
+
+    trackio writes what it took within half a second, so that a process which is killed loses the last rows.
+    """
+    if any(os.environ.get(name) for name in ELSEWHERE):
+        return None
+    _import(config)
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs(config.tracker.project, _run_name(config, identity))
+    found = [(int(row["step"]), max(PHASES.get(key.partition("/")[0], 0) for key in row)) for row in rows]
+    return max(found, default=(-1, 0))
+
+
+def _import(config: Config) -> None:
+    if config.tracker.trackio_dir:
+        os.environ["TRACKIO_DIR"] = str(Path(config.tracker.trackio_dir).expanduser().absolute())
+    importlib.import_module("trackio")  # in the main thread, since imports in two threads can meet
+
+
+def _run_name(config: Config, identity: str) -> str:
+    """Return what a run is called: by its name it is found again."""
+    return f"{config.run.name} {identity}"
 
 
 class TrackIO:
@@ -21,14 +50,12 @@ class TrackIO:
 
     def __init__(self, config: Config, identity: str, values: dict[str, Any]) -> None:
         settings = config.tracker
-        if settings.trackio_dir:
-            os.environ["TRACKIO_DIR"] = str(Path(settings.trackio_dir).expanduser().absolute())
-        importlib.import_module("trackio")  # here, since imports in two threads can meet
+        _import(config)
         self.artifact = f"run-{identity}"
         self.where = f'trackio show --project "{settings.project}"'
         self.tracker = TrackioTracker(
             settings.project,
-            name=f"{config.run.name} {identity}",  # by its name a run is found again
+            name=_run_name(config, identity),
             group=settings.group or config.run.recipe or None,
             config={**values, "tags": [*settings.tags, f"seed-{config.seed}"]},
             resume="allow",
