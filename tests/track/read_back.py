@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,11 @@ def expected(run: Path) -> dict[str, list[tuple[int, float]]]:
             if value is not None:
                 curves.setdefault(name, []).append((step, value))
     return curves
+
+
+def wait_for(condition, seconds: float = 20.0) -> None:
+    """Wait for what another process does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)

@@ -22,6 +22,7 @@ from tests.track.read_back import (
     tensorboard_scalars,
     trackio_name,
     trackio_rows,
+    wait_for,
     wandb_history,
     wandb_records,
     wandb_sessions,
@@ -72,7 +73,9 @@ def resumed(tmp_path_factory) -> Path:
         assert (folder / "checkpoints" / "step-00000010").is_dir()
         time.sleep(1.1)  # wandb names folders by the second
         assert train(quick(folder, *words)) is not None
-    wait_for(lambda: all(wandb_history(session) for session in wandb_sessions(folder)))
+    sessions = wandb_sessions(folder)
+    wait_for(lambda: [len(wandb_history(session)) for session in sessions] == [4, 4])
+    wait_for(lambda: any(record.HasField("artifact") for record in wandb_records(sessions[-1])))
     return folder
 
 
@@ -455,10 +458,3 @@ def test_disabled_is_none(tmp_path) -> None:
 
 def knows(folder: Path, name: str) -> int:
     return json.loads((folder / "tracker.json").read_text())["known"].get(name, [0])[0]
-
-
-def wait_for(condition, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
