@@ -116,14 +116,14 @@ def local_path(path: str, key: str) -> Path:
         raise ConfigError(f"{key} must be a path, got {path}, whose home folder is not known. Write it out.") from error
 
 
-def why_unreachable(seconds: float = 3.0) -> str | None:
+def why_unreachable() -> str | None:
     """Return why the Hub cannot be asked, or None where it answers, whatever it says."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return f"offline (HF_HUB_OFFLINE is set); {constants.HF_HUB_CACHE} has what was fetched before"
     try:
-        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=seconds):
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=3.0):
             return None
     except HTTPError:
         return None

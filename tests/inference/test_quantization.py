@@ -14,10 +14,10 @@ from xlmrxl_train import pipeline
 from xlmrxl_train.cli import main
 from xlmrxl_train.errors import CheckpointError, ConfigError
 from xlmrxl_train.evaluation.side_by_side import Difference, divergence
-from xlmrxl_train.inference.quantizing import size_of
 from xlmrxl_train.model import (
     ModelOutput,
     PackedSequences,
+    PreTrained,
     QuantizationConfig,
     XLMRobertaXLConfig,
     XLMRobertaXLForMaskedLM,
@@ -26,6 +26,7 @@ from xlmrxl_train.model import (
     quantized_weights,
 )
 from xlmrxl_train.model import quantization as module
+from xlmrxl_train.model.quantization import quantized_entries
 from xlmrxl_train.model.quantized_weights import IntegerWeight, is_quantized, num_bytes
 
 Capture = pytest.CaptureFixture[str]
@@ -42,6 +43,13 @@ def save(head: str, folder: Path, **overrides: object) -> Path:
     randomize(model)
     model.save_pretrained(folder)
     return folder
+
+
+def size_of(model: PreTrained, config: QuantizationConfig | None) -> int:
+    """Return the bytes of a model's weights; it may be on the meta device."""
+    if config is None:
+        return 2 * model.num_parameters()  # bfloat16
+    return sum(entry.num_bytes for entry in quantized_entries(model, config, model.get_parameter))
 
 
 @pytest.mark.parametrize("config", [INT8, INT4, SMALLEST], ids=["int8", "int4", "int4 and int8 embeddings"])

@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlmrxl_train import metrics
-from xlmrxl_train.metrics.mining import best_threshold, f1_at
+from xlmrxl_train.metrics.mining import best_threshold
+
+
+def f1_at(threshold: float, scores: list[float], is_gold: list[bool], num_gold: int) -> float:
+    """Return the F1 of taking every pair whose score is at least the threshold: 2 right / (taken + gold)."""
+    taken = [gold for score, gold in zip(scores, is_gold, strict=True) if score >= threshold]
+    return 2 * sum(taken) / (len(taken) + num_gold)
 
 
 def test_the_threshold_lies_midway_below_the_last_pair_taken() -> None:

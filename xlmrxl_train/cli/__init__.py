@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import yaml
 
@@ -105,15 +106,6 @@ def _evaluate(words: Sequence[str]) -> int:
     return _launch("evaluate", compose)
 
 
-def _report(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import report  # late: it reads numpy and rich
-
-    if not words or any(word in ("-h", "--help") for word in words):
-        _usage("report", report.EXAMPLES)
-        return 0 if words else 2
-    return report.main(words)
-
-
 def _plan(words: Sequence[str]) -> int:
     arguments = _read("plan", [word for word in words if word != "--json"])
     if arguments.multirun:
@@ -128,50 +120,8 @@ def _plan(words: Sequence[str]) -> int:
     return _usage("plan", plan.EXAMPLES) if config is None else plan.main(config, as_json="--json" in words)
 
 
-def _run(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import run  # late, as all that only one command needs
-
-    return _with_usage("run", words, run.EXAMPLES, run.main)
-
-
-def _predict(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import predict
-
-    return _with_usage("predict", words, predict.EXAMPLES, predict.main)
-
-
-def _export(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import export
-
-    return _with_usage("export", words, export.EXAMPLES, export.main)
-
-
-def _average(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import average
-
-    return _with_usage("average", words, average.EXAMPLES, average.main)
-
-
-def _quantize(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import quantize
-
-    return _with_usage("quantize", words, quantize.EXAMPLES, quantize.main)
-
-
-def _sync(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import sync
-
-    return _with_usage("sync", words, sync.EXAMPLES, sync.main)
-
-
-def _tune(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import tune
-
-    return _with_usage("tune", words, tune.EXAMPLES, tune.main)
-
-
 def _runs(words: Sequence[str]) -> int:
-    from xlmrxl_train.cli import runs
+    from xlmrxl_train.cli import runs  # late, as all that only one command needs
 
     return _with_usage("runs", words or ["runs"], runs.RUNS_EXAMPLES, runs.list_runs)
 
@@ -188,6 +138,16 @@ def _doctor(words: Sequence[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         return _usage("doctor", doctor.EXAMPLES)
     return doctor.main(words)
+
+
+def _late(name: str) -> Callable[[Sequence[str]], int]:
+    """Return the command of the module of this name, which is imported when the command is called."""
+
+    def command(words: Sequence[str]) -> int:
+        module = import_module(f"xlmrxl_train.cli.{name}")
+        return _with_usage(name, words, module.EXAMPLES, module.main)
+
+    return command
 
 
 def _with_usage(name: str, words: Sequence[str], examples: str, main: Callable[[Sequence[str]], int]) -> int:
@@ -218,42 +178,42 @@ COMMANDS: dict[str, Command] = {
     "tune": Command(
         arguments="recipe=<name> [key=value ...] [--trials N] [--workers N] [--search NAME|FILE]",
         help="search for the settings that score best on the validation split: many runs, one study",
-        main=_tune,
+        main=_late("tune"),
     ),
     "report": Command(
         arguments="<run folders or globs> [--compare] [--output FILE] [--figures FOLDER]",
         help="runs side by side: seeds folded, paired tests, published scores, XTREME's table",
-        main=_report,
+        main=_late("report"),
     ),
     "run": Command(
         arguments="--task <task> --model <run folder, folder or Hub id> [--input FILE] [--json]",
         help="answer lines with a model: fill-mask, text-classification, question-answering, ...",
-        main=_run,
+        main=_late("run"),
     ),
     "predict": Command(
         arguments="<run folder> --input FILE [--output FILE] [--on-error stop|skip]",
         help="labels, tags, answers or choices of a trained run for the rows of a file",
-        main=_predict,
+        main=_late("predict"),
     ),
     "export": Command(
         arguments="<run folder> --to transformers|onnx|adapter --output FOLDER",
         help="the model for other programs, with a model card written from the run",
-        main=_export,
+        main=_late("export"),
     ),
     "average": Command(
         arguments="<model folders or globs> --output FOLDER [--evaluate]",
         help="the mean of several models' weights, scored beside them",
-        main=_average,
+        main=_late("average"),
     ),
     "quantize": Command(
         arguments="<run folder> --to int8|int4 --output FOLDER",
         help="smaller weights, and what they cost in each language",
-        main=_quantize,
+        main=_late("quantize"),
     ),
     "sync": Command(
         arguments="<run folder> --to wandb|tensorboard|mlflow|trackio [tracker.mode=online ...]",
         help="tell a tracker what it does not know of a run, from metrics.jsonl",
-        main=_sync,
+        main=_late("sync"),
     ),
     "runs": Command(
         arguments="[run folders or globs] [--json]",

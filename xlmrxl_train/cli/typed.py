@@ -1,4 +1,4 @@
-"""Plain values become the typed dataclasses of `config.py`; every fault is found, not only the first.
+"""Plain values become the typed dataclasses of `config`; every fault is found, not only the first.
 
 Hydra's own structured configs stop at the first fault and speak of converters; a person wants all of them, in words.
 """

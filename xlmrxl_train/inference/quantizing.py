@@ -5,17 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from xlmrxl_train.data.languages import language
 from xlmrxl_train.evaluation.comparison.layout import Page, Section, Table, interval_text, signed
 from xlmrxl_train.evaluation.numbers import number
 from xlmrxl_train.evaluation.side_by_side import Difference, SideBySide
 from xlmrxl_train.inference.export.transformers_folder import copy_tokenizer, entries_of
 from xlmrxl_train.inference.model_folder import ModelFolder, check_not_quantized
-from xlmrxl_train.model import PreTrained, QuantizationConfig
+from xlmrxl_train.model import QuantizationConfig
 from xlmrxl_train.model.quantization import check_installed, quantized_entries
-from xlmrxl_train.model.writing import TensorEntry
 
 
 def quantize(source: ModelFolder, target: Path, config: QuantizationConfig) -> None:
@@ -38,23 +35,6 @@ def quantize(source: ModelFolder, target: Path, config: QuantizationConfig) -> N
     model.quantization = config
     model.write_pretrained(target, entries)
     copy_tokenizer(source, target)
-
-
-def size_of(model: PreTrained, config: QuantizationConfig | None, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Return the bytes of a model's weights; it may be on the meta device, where it takes none.
-
-    Args:
-        model: Names and shapes.
-        config: How weights are rounded; None: not.
-        dtype: Of weights that are not.
-    """
-    if config is None:
-        return sum(parameter.numel() * dtype.itemsize for parameter in model.parameters())
-    return _bytes(quantized_entries(model, config, model.get_parameter))
-
-
-def _bytes(entries: Sequence[TensorEntry]) -> int:
-    return sum(entry.num_bytes for entry in entries)
 
 
 def quantization_page(

@@ -30,17 +30,3 @@ def best_threshold(scores: Sequence[float], is_gold: Sequence[bool], num_gold: i
     f1 = 2 * precision * recall / np.where(right, precision + recall, 1)
     last = int(np.argmax(f1))
     return float((descending[last] + descending[min(last + 1, len(descending) - 1)]) / 2)
-
-
-def f1_at(threshold: float, scores: Sequence[float], is_gold: Sequence[bool], num_gold: int) -> float:
-    """Return the F1 of taking every pair whose score is at least the threshold, 0 to 1.
-
-    Args:
-        threshold: From `best_threshold` of another split.
-        scores: Of candidate pairs, each pair once.
-        is_gold: Whether the pair is a translation.
-        num_gold: How many pairs there are to be found.
-    """
-    taken = np.asarray(scores) >= threshold
-    right = int((taken & np.asarray(is_gold, dtype=bool)).sum())
-    return 2 * right / (int(taken.sum()) + num_gold) if right else 0.0

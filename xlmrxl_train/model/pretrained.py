@@ -173,17 +173,23 @@ class PreTrained(nn.Module):
                 model, reader, stored, dtype or torch_dtype, device_map=device_map, max_memory=max_memory,
                 device=device,
             )  # fmt: skip
-            report.log(logger, folder)
-            return model.eval()
-        if model.quantization is None:
-            load_weights(model, reader, stored, dtype or torch_dtype, place)
-        elif place.type != "meta":
-            load_quantized(model, reader, stored, model.quantization, place)
-        model.initialize_new(report.new)
-        model.tie_weights()
-        if model.device.type != "meta":  # there it is only looked at
+        else:
+            model._fill(reader, stored, dtype or torch_dtype, place, report.new)
+        if device_map is not None or model.device.type != "meta":  # there it is only looked at
             report.log(logger, folder)
         return model.eval()
+
+    def _fill(
+        self, reader: CheckpointReader, stored: dict[str, str], dtype: torch.dtype | None, place: torch.device,
+        new: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        """Take over the stored weights on one device, and draw the others."""
+        if self.quantization is None:
+            load_weights(self, reader, stored, dtype, place)
+        elif place.type != "meta":
+            load_quantized(self, reader, stored, self.quantization, place)
+        self.initialize_new(new)
+        self.tie_weights()
 
     @classmethod
     def read_config(cls, folder: Path, **overrides: object) -> XLMRobertaXLConfig:
