@@ -14,6 +14,9 @@ import pytest
 import yaml
 from launching import BIN, LAUNCH, LONG, QUICK, REPOSITORY, run, start, steps, stopped, wait_for_steps, wait_until
 
+from xlmrxl_train import load_config
+from xlmrxl_train.forecast import plan
+
 LOCAL = LAUNCH / "local.sh"
 README = (LAUNCH / "README.md").read_text(encoding="utf-8")
 
@@ -261,13 +264,22 @@ def without_none(value: object) -> object:
     return [without_none(item) for item in value] if isinstance(value, list) else value
 
 
-def test_the_table_of_what_fits_is_computed() -> None:
-    parameters = {"xl": 3_475_929_600, "xxl": 10.7e9}
-    rows = re.findall(r"^\| `(xl|xxl)` \| ([\d. |]+) \|$", README, flags=re.MULTILINE)
-    assert [model for model, _ in rows] == ["xl", "xxl"]
-    for model, cells in rows:
-        shares = [16 * parameters[model] / cards / 1e9 for cards in (1, 2, 4, 8, 16, 32)]
-        assert [float(cell) for cell in cells.split("|")] == pytest.approx(shares, abs=0.06)
+@pytest.mark.parametrize(
+    ("hardware", "cards", "column", "words"),
+    [
+        ("H100-80GB", "80 GB, 78", 1, ["model=xl"]),
+        ("RTX4090", "24 GB, 22", 4, ["model=xl", "tuning=lora", "tuning.weights=nf4", "train.recompute=full"]),
+        ("H200", "141 GB, 140", 5, ["model=xxl"]),
+        ("A100-40GB", "40 GB, 38", 6, ["model=xxl", "train.recompute=full"]),
+    ],
+)
+def test_the_table_of_what_fits_is_what_the_plan_says(hardware, cards, column, words) -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| {cards} |"))
+    count, taken = (int(number) for number in row.split("|")[column + 1].split(":"))
+    strategy = "single" if count == 1 else "fsdp2"
+    planned = plan(load_config(["recipe=xnli", f"plan.hardware={count}x{hardware}", f"strategy={strategy}", *words]))
+    assert planned.fits and round(planned.usable / 1e9) == int(cards.split()[-1])
+    assert planned.training / 1e9 == pytest.approx(taken, abs=0.6)
 
 
 def test_every_file_is_named_in_the_readme() -> None:

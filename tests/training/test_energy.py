@@ -15,11 +15,15 @@ def test_a_cpu_has_no_counter() -> None:
 
 
 def test_measured_energy_is_preferred_and_named() -> None:
-    lines = [{"step": step, "energy_wh": 250.0} for step in (10, 20)]
-    measured = History(train=lines).energy
+    history = History()
+    for step in (10, 20):
+        history.count({"step": step, "energy_wh": 250.0})
+    history.undo(10)  # what the guard undid was consumed nevertheless
+    measured = history.energy
     assert measured == 500.0
     assert _energy(H100, 3600.0, [measured, measured]).startswith("measured: 1 kWh by the counters of the GPUs (NVML)")
-    partly = History(train=[*lines, {"step": 30}]).energy
+    history.count({"step": 30})
+    partly = history.energy
     assert partly is None and History().energy is None
     said = "estimated: at most 1.4 kWh, 2 x 700 W of board power for 1:00:00, without host and cooling"
     assert _energy(H100, 3600.0, [measured, partly]) == said
