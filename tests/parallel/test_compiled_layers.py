@@ -23,7 +23,8 @@ def test_compiled_layers_make_the_same_steps(strategy: str, single: Path, tmp_pa
         for kind, words in KINDS.items()
     }
     results = launch(1 if strategy == "single" else 2, tmp_path / "out", jobs, tmp_path / "cache")
-    assert results["kept"]["graphs"] == 1
+    # Projections, what follows attention, feed-forward; the first two once more for the last layer's first tokens.
+    assert results["kept"]["graphs"] == 5
     for kind in KINDS:
         assert not any(results[kind]["skipped"])
         assert_same(tensors(single), tensors(tmp_path / "out" / kind), 1e-5)
