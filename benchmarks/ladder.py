@@ -5,7 +5,7 @@
 Every rung is a whole training run in a process of its own, by the public commands of either side; the rungs take turns,
 `--rounds` times, and medians are shown. Speed and memory: 8 layers x 512 with XLM-R's 250,002 rows on pairs of XNLI's
 stand-in, batch 32, bf16. Score: the second stage of `make demo` (a model that learns in seconds), the same examples and
-number of steps for all; accuracy in English, and the mean of the 14 languages that were never trained.
+number of steps for all, three seeds; accuracy in English, and the mean of the 14 languages that were never trained.
 """
 
 import argparse
@@ -142,9 +142,9 @@ def time_rung(rung: Rung, base: Path, data: Path | None, folder: Path, steps: in
     return {"tokens_per_second": statistics.median(speeds[WARM_UP:]), "gb": peak_memory_gb(torch.device("cpu"))}
 
 
-def score_rung(rung: Rung, pretrained: Path, folder: Path) -> dict[str, float]:
+def score_rung(rung: Rung, pretrained: Path, folder: Path, seed: int) -> dict[str, float]:
     """Fine-tune the demo's model; return its accuracy in English and elsewhere."""
-    words = [*DEMO, f"model.path={pretrained}", f"run.dir={folder}"]
+    words = [*DEMO, f"model.path={pretrained}", f"run.dir={folder}", f"seed={seed}"]
     if rung.peer is None:
         report = train(load_config([*words, *rung.words]))
         assert report is not None
@@ -154,9 +154,10 @@ def score_rung(rung: Rung, pretrained: Path, folder: Path) -> dict[str, float]:
         _, examples = one_language(corpus, 0)
         settings = session.config
         warm_up = round(settings.schedule.warmup * settings.train.epochs * len(examples) / BATCH)
+        transformers.set_seed(seed)
         model = transformers.AutoModelForSequenceClassification.from_pretrained(pretrained / "model", num_labels=3)
         trainer, *_ = peer_trainer(
-            rung, model, examples, bf16=False, num_train_epochs=settings.train.epochs, warmup_steps=warm_up,
+            rung, model, examples, bf16=False, seed=seed, num_train_epochs=settings.train.epochs, warmup_steps=warm_up,
             learning_rate=settings.optimizer.lr, weight_decay=settings.optimizer.weight_decay, adam_beta2=0.98,
             adam_epsilon=settings.optimizer.eps,
         )  # fmt: skip
@@ -170,10 +171,16 @@ def score_rung(rung: Rung, pretrained: Path, folder: Path) -> dict[str, float]:
     return {"english": found["en"], "others": statistics.mean(others)}
 
 
-def in_process(what: str, rung: Rung, base: Path, options: argparse.Namespace) -> dict[str, float]:
+def in_process(what: str, rung: Rung, base: Path, options: argparse.Namespace, seed: int = 1) -> dict[str, float]:
     """Measure a rung in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.ladder", "--work", what, "--only", rung.name, "--base", str(base)]
-    command += ["--steps", str(options.steps), *(["--data", str(options.data.resolve())] if options.data else [])]
+    command += [
+        "--steps",
+        str(options.steps),
+        "--seed",
+        str(seed),
+        *(["--data", str(options.data.resolve())] if options.data else []),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{rung.name}: exit code {done.returncode}\n{done.stderr[-3000:]}")
@@ -186,7 +193,7 @@ def work(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         if options.work == "time":
             return time_rung(rung, options.base, options.data, Path(folder) / "run", options.steps)
-        return score_rung(rung, options.base, Path(folder) / "run")
+        return score_rung(rung, options.base, Path(folder) / "run", options.seed)
 
 
 def parse(arguments_: list[str] | None = None) -> argparse.Namespace:
@@ -195,11 +202,13 @@ def parse(arguments_: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with nli/ and tokenizer/xlmr; without: the packaged sample")
     parser.add_argument("--steps", type=int, default=30, help=f"of a timed run, {WARM_UP} of which do not count")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of the scores, which are means over them")
     parser.add_argument("--pretrained", type=Path, default=Path("runs/demo_pretrain/seed-1"), help="from make demo")
     parser.add_argument("--only", default="", help="rungs whose names contain this")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path, help="a picture")
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--work", choices=["time", "score"], help=argparse.SUPPRESS)
     return parser.parse_args(arguments_)
 
@@ -221,14 +230,15 @@ def main(arguments_: list[str] | None = None) -> int:
             for rung in rungs[number % len(rungs) :] + rungs[: number % len(rungs)]:
                 timed[rung.name].append(in_process("time", rung, base, options))
                 peak.sample()
-    scores = {rung.name: in_process("score", rung, options.pretrained.resolve(), options) for rung in rungs}
+    pretrained, seeds = options.pretrained.resolve(), range(1, options.seeds + 1)
+    scores = {rung.name: [in_process("score", rung, pretrained, options, seed) for seed in seeds] for rung in rungs}
     show(options, rungs, timed, scores, peak, before)
     return 0
 
 
 def show(
     options: argparse.Namespace, rungs: list[Rung], timed: dict[str, list[dict[str, float]]],
-    scores: dict[str, dict[str, float]], peak: MatrixPeak, before: dict[str, Any],
+    scores: dict[str, list[dict[str, float]]], peak: MatrixPeak, before: dict[str, Any],
 ) -> None:  # fmt: skip
     """Print the table; write JSON and picture."""
     speed = {name: statistics.median(one["tokens_per_second"] for one in found) for name, found in timed.items()}
@@ -244,8 +254,7 @@ def show(
                 f"{speed[rung.name] / speed[rungs[0].name]:.2f}",
                 f"{memory[rung.name]:.2f}",
                 f"{speed[rung.name] * flops / peak.median:.0%}" if rung.full else "-",
-                f"{100 * scores[rung.name]['english']:.1f}",
-                f"{100 * scores[rung.name]['others']:.1f}",
+                *(_percent([one[what] for one in scores[rung.name]]) for what in ("english", "others")),
             ]
         )
     header = ["", "real tokens/s", "of the first", "memory, GB", "of peak", "English", "other 14"]
@@ -256,6 +265,12 @@ def show(
         write_json(options.json, {"machine": before, "peak": peak.median, "timed": timed, "scores": scores})
     if options.svg:
         options.svg.write_text(picture({rung.name: speed[rung.name] for rung in rungs}), encoding="utf-8")
+
+
+def _percent(values: Sequence[float]) -> str:
+    """Return mean and range."""
+    low, high = 100 * min(values), 100 * max(values)
+    return f"{100 * statistics.mean(values):.1f} ({low:.1f} to {high:.1f})"
 
 
 def picture(speed: dict[str, float]) -> str:
