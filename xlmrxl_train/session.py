@@ -20,6 +20,7 @@ from xlmrxl_train.data.tokenizer import Tokenizer
 from xlmrxl_train.errors import ConfigError
 from xlmrxl_train.evaluation.evaluator import Evaluator
 from xlmrxl_train.evaluation.submission import xtreme_task
+from xlmrxl_train.hashing import sampled_sha256
 from xlmrxl_train.hub import resolve_model
 from xlmrxl_train.lineage import parents_of
 from xlmrxl_train.metrics import load as load_metric
@@ -282,7 +283,12 @@ class Session:
     def fingerprints(self, corpora: dict[str, Corpus]) -> dict[str, Any]:
         """Return what a run that goes on must find unchanged beside its configuration."""
         data = {split: corpus.fingerprint for split, corpus in corpora.items()}
-        return {"data": data, "tokenizer": self.tokenizer.fingerprint}
+        found: dict[str, Any] = {"data": data, "tokenizer": self.tokenizer.fingerprint}
+        settings = self.config.model
+        if isinstance(self.config.tuning, LoraTuningConfig) and settings.path:  # checkpoints lack what lies below
+            files = resolve_model(settings.path, settings.revision).iterdir()
+            found["weights"] = sampled_sha256(file for file in files if file.suffix in (".safetensors", ".bin"))
+        return found
 
     def validation_languages(self) -> list[str]:
         """Return the languages of the validation split that are looked at, those that select first."""

@@ -147,6 +147,8 @@ def test_a_storage_must_be_one(tmp_path: Path) -> None:
     said = str(refused.value)
     assert said.startswith("--storage=sqlite:////nowhere/at/all.db?password=*** cannot be used: ")
     assert said.endswith("Mend the address or the database.") and "geheim" not in said
+    open_study(tmp_path / "other")  # nothing of it was begun
+    open_study(tmp_path)
 
 
 def test_the_folder_must_be_one(tmp_path: Path) -> None:
@@ -155,3 +157,8 @@ def test_the_folder_must_be_one(tmp_path: Path) -> None:
         RunError, match=r"file must be a folder that can be written, with file locks: Not a directory\."
     ):
         open_study(tmp_path / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match=r"--name must be that of a study or a new one, but .*/run holds a run\. Choose"):
+        open_study(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]

@@ -111,7 +111,7 @@ def test_trials_are_runs_and_the_best_one_is_ready_to_run(finished: tuple[Path, 
     assert f"xlmrxl evaluate runs/demo/tune/trial-{best['number']}" in printed
     script = (study / "best.sh").read_text(encoding="utf-8").splitlines()
     words = shlex.split(script[-1])
-    assert words[:4] == ["exec", "python", "-m", "xlmrxl_train"] and words[-1] == "$@"
+    assert words[:4] == ["exec", sys.executable, "-m", "xlmrxl_train"] and words[-1] == "$@"
     config = load_config(words[4:-1])
     assert config.optimizer.lr == float(best["parameters"]["optimizer.lr"])
     assert (config.evaluate.test, config.run.dir) == (True, "runs/demo/tune-best")

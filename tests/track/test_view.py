@@ -180,3 +180,8 @@ def test_a_run_on_the_sample(tmp_path: Path) -> None:
     end = screen.text.rstrip().splitlines()
     assert re.fullmatch(r"stopped after step \d+; the same command goes on from there", end[-2])
     assert end[-1] == "interrupted" and "Ctrl-C: saving and stopping at the next step; press Ctrl-C" in screen.text
+
+
+@pytest.mark.parametrize("width", [*range(1, 41), 80])
+def test_there_is_no_width_that_it_cannot_take(width: int) -> None:
+    assert all(len(curve(values, width - 14)) <= max(0, width - 14) for values in ([], [1.0], [1.0, 0.5] * 30))

@@ -17,7 +17,7 @@ from tests.parallel.worker import trainer_of
 from xlmrxl_train import evaluate, load_config, pipeline, train
 from xlmrxl_train.config import LoraTuningConfig
 from xlmrxl_train.data.tokenizer import Tokenizer
-from xlmrxl_train.errors import CheckpointError, ConfigError
+from xlmrxl_train.errors import CheckpointError, ConfigError, RunError
 from xlmrxl_train.inference.export.adapter_folder import copy_adapter
 from xlmrxl_train.inference.export.exporting import export
 from xlmrxl_train.inference.model_folder import open_model_folder
@@ -133,6 +133,20 @@ def test_they_go_on_from_a_checkpoint_to_the_bit(kind: str, base: Path, tmp_path
     train(load_config([*words, "train.max_steps=5", f"run.dir={cut}"]))
     for file in ("adapter/adapter_model.safetensors", "report.json"):
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_they_do_not_go_on_over_other_weights(base: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "base"
+    shutil.copytree(base, moved)
+    words = words_of(moved, "lora", "train.max_steps=2", f"run.dir={tmp_path}/run")
+    train(load_config(words))
+    (tmp_path / "run/report.json").unlink()
+    file = moved / "model.safetensors"
+    values = bytearray(file.read_bytes())
+    values[-8:] = b"12345678"
+    file.write_bytes(values)
+    with pytest.raises(RunError, match=rf"was started with another model in model\.path={moved}: fingerprint .* there"):
+        train(load_config(words))
 
 
 def live(run: Path) -> Tensor:

@@ -97,7 +97,7 @@ def main(words: Sequence[str]) -> int:
         return [*launcher, *own_words, *common, *_overrides(claim.parameters), f"run.name={name}/{claim.name}"]
 
     def best_command(parameters: Mapping[str, str]) -> list[str]:
-        start = launcher if "--launcher" in values else ["python", "-m", "xlmrxl_train"]
+        start = launcher if "--launcher" in values else [sys.executable, "-m", "xlmrxl_train"]
         return [*start, *own_words, *read.places, *_overrides(parameters), f"run.name={name}-best"]
 
     worker = Worker(

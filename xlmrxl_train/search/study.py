@@ -70,13 +70,18 @@ class Study:
         """
         self.folder, self.search, self.seed = folder, search, config.seed
         self.noted: str | None = None  # the metric, once this worker knows it
+        if (folder / "config.yaml").exists():
+            raise RunError(f"--name must be that of a study or a new one, but {folder} holds a run. Choose another.")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             (folder / "claims").mkdir(parents=True, exist_ok=True)
             with self._alone():
+                begun = (folder / "study.json").exists()
+                name = self._begin_or_join(config, storage) if begun else ""
+                opened = _storage(storage, folder)  # one that cannot be used leaves no study behind
                 self.study = optuna.create_study(
-                    study_name=self._begin_or_join(config, storage),
-                    storage=_storage(storage, folder),
+                    study_name=name or self._begin_or_join(config, storage),
+                    storage=opened,
                     direction="maximize",
                     load_if_exists=True,
                     pruner=_pruner(search),

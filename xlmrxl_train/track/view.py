@@ -119,8 +119,10 @@ class View:
 
 
 def curve(values: Sequence[float], width: int) -> str:
-    """Return a curve of at most `width` letters, each the mean of as many values."""
+    """Return a curve of at most `width` letters, each the mean of as many values; nothing where there is no room."""
     count = min(width, len(values))
+    if count < 1:
+        return ""
     ends = [len(values) * place // count for place in range(count + 1)]
     means = [mean(values[start:end]) for start, end in pairwise(ends)]
     low, high = min(means), max(means)

@@ -199,10 +199,10 @@ class RunFolder:
             )
 
     def check_data(self, config: Config, now: dict[str, Any]) -> None:
-        """Make sure that data and tokenizer are those that the run was started with, by what environment.json says.
+        """Make sure that what a run reads is what it was started with, by what environment.json says.
 
         Args:
-            now: {"data": {split: fingerprint}, "tokenizer": fingerprint}.
+            now: {"data": {split: fingerprint}, "tokenizer": fingerprint}, with adapters {"weights": fingerprint} too.
 
         Raises:
             RunError: One of them differs, or the file is damaged.
@@ -212,15 +212,17 @@ class RunFolder:
             return
         try:
             then = json.loads(path.read_text(encoding="utf-8"))
-            before = {"tokenizer": then["tokenizer"], **then["data"]}
+            before = {"tokenizer": then["tokenizer"], "weights": then.get("weights"), **then["data"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{path} must say which data the run was started with, but cannot be read ({error}). "
                 "Restore it; or remove it, if you are sure that data and tokenizer are the same."
             ) from None
-        for name, fingerprint in {"tokenizer": now["tokenizer"], **now["data"]}.items():
+        weights = {"weights": now["weights"]} if "weights" in now else {}
+        for name, fingerprint in {"tokenizer": now["tokenizer"], **weights, **now["data"]}.items():
             if before.get(name) != fingerprint:
-                what = "tokenizer" if name == "tokenizer" else f"{name} split of {config.dataset.name}"
+                named = {"tokenizer": "tokenizer", "weights": f"model in model.path={config.model.path}"}
+                what = named.get(name, f"{name} split of {config.dataset.name}")
                 raise RunError(
                     f"run.dir={self.path} was started with another {what}: fingerprint "
                     f"{before.get(name)!s:.12} there, {fingerprint:.12} now. "
