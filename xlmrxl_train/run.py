@@ -109,6 +109,7 @@ class Training:
         prints = session.fingerprints(corpora)
         if not world.first(lambda: enter_folder(folder, config, prints)):
             if world.is_first:
+                complete(session, folder.path)
                 say((folder.path / "report.md").read_text(encoding="utf-8"))
             say(f"{folder.path} is finished; for another run choose run.name, seed or run.dir")
             return None
@@ -239,7 +240,7 @@ class Training:
             if scores:
                 describe_model(session, self.folder.path / "model")
             session.console.say(report.to_markdown())
-            html = draw(session, report, self.folder.path)
+            html = draw(session, self.folder.path) if scores else []
             written = [name for name in ("predictions", "model", "adapter") if (self.folder.path / name).is_dir()]
             names = ", ".join(["report.json", *html, *(f"{name}/" for name in written)])
             session.console.say(f"written: {self.folder.path / 'report.md'}, {names}")
@@ -314,14 +315,29 @@ def score(config: Config, trained: Protocol, model: Path, target: Path, notes: S
             with writing(target):
                 report.write(target)
             session.console.say(report.to_markdown())
-            names = ", ".join(["report.json", *draw(session, report, target)])
+            html = draw(session, target) if report.languages else []
+            names = ", ".join(["report.json", *html])
             session.console.say(f"written: {target / 'report.md'}, {names}")
         return report
 
 
-def draw(session: Session, report: Report, folder: Path) -> list[str]:
+def complete(session: Session, folder: Path) -> None:
+    """Write model card and page of a run that was killed between its report, which finished it, and them."""
+    try:
+        scored = bool(json.loads((folder / "report.json").read_text(encoding="utf-8"))["languages"])
+    except (OSError, ValueError, LookupError, TypeError):  # whoever reads it says what is wrong with it
+        return
+    if not scored:
+        return
+    if not (folder / "model" / "README.md").exists():
+        describe_model(session, folder / "model")
+    if not (folder / "report.html").exists():
+        draw(session, folder)
+
+
+def draw(session: Session, folder: Path) -> list[str]:
     """Write the report as a page and return its name; what keeps it from being drawn costs a line, not the run."""
-    if not session.config.evaluate.html or not report.languages:
+    if not session.config.evaluate.html:
         return []
     try:
         write_page(folder)
