@@ -106,7 +106,7 @@ class Training:
             raise Stopped
         for line in settle(session, corpora["train"]) if "train" in corpora else []:
             say(line)
-        prints = session.fingerprints(corpora)
+        prints = world.first(lambda: session.fingerprints(corpora))  # one rank looks at weights, or asks the Hub
         if not world.first(lambda: enter_folder(folder, config, prints)):
             if world.is_first:
                 complete(session, folder.path)

@@ -17,15 +17,20 @@ WORDS = [
 LAUNCHED = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
 
 
-def losses(folder: Path, *words: str, launched: bool = False) -> list[float]:
-    """Run, and return the loss of every line of the log."""
+def log_of(folder: Path, *words: str, launched: bool = False) -> list[dict]:
+    """Run, and return the lines of training."""
     command = [sys.executable, *(LAUNCHED if launched else []), "-m", "xlmrxl_train", *WORDS, f"run.dir={folder}/run"]
     done = subprocess.run(
         [*command, f"data.cache={folder}/cache", *words], capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    trained = [line for line in lines if line["event"] == "train"]
+    return [line for line in lines if line["event"] == "train"]
+
+
+def losses(folder: Path, *words: str, launched: bool = False) -> list[float]:
+    """Run on the GPU, and return the loss of every line."""
+    trained = log_of(folder, *words, launched=launched)
     assert all(line["gpu_memory_gb"] > 0 and line["skipped"] == line["unchanged"] == 0 for line in trained)
     return [line["loss"] for line in trained]
 
@@ -37,15 +42,8 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 def test_one_process_learns_as_on_a_cpu(single: list[float], tmp_path: Path) -> None:
     assert single[-1] < single[0] - 0.02
-    on_cpu = losses_on_cpu(tmp_path)
+    on_cpu = [line["loss"] for line in log_of(tmp_path, "strategy=single", "strategy.device=cpu")]
     assert single == pytest.approx(on_cpu, abs=0.03)  # bf16 on both, rounded in another order
-
-
-def losses_on_cpu(folder: Path) -> list[float]:
-    command = [sys.executable, "-m", "xlmrxl_train", *WORDS, "strategy=single", "strategy.device=cpu"]
-    subprocess.run([*command, f"run.dir={folder}/run", f"data.cache={folder}/cache"], capture_output=True, check=True)
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["event"] == "train"]
 
 
 @pytest.mark.parametrize(

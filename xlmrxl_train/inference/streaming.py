@@ -67,7 +67,10 @@ def stream(steps: Steps, inputs: Iterable[Input], *, window: int, tokens_per_bat
     iterator = iter(inputs)
     while part := list(islice(iterator, window)):
         outcomes = _one_window(steps, part, tokens_per_batch)
-        release_free_memory()  # batches of ever other sizes leave gaps: memory would grow for 500,000 inputs
+        if (
+            len(part) == window
+        ):  # more may come, in batches of ever other sizes: without, memory grows for 500,000 inputs
+            release_free_memory()
         yield from outcomes
 
 
