@@ -67,9 +67,7 @@ def stream(steps: Steps, inputs: Iterable[Input], *, window: int, tokens_per_bat
     iterator = iter(inputs)
     while part := list(islice(iterator, window)):
         outcomes = _one_window(steps, part, tokens_per_batch)
-        if (
-            len(part) == window
-        ):  # more may come, in batches of ever other sizes: without, memory grows for 500,000 inputs
+        if len(part) == window:  # more may come; batches of ever other sizes leave gaps, and memory would grow
             release_free_memory()
         yield from outcomes
 
